@@ -1,0 +1,70 @@
+"""Errors a user can act on; each knows the exit code that the command line ends with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from difflib import get_close_matches
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Return ``"; did you mean 'x'?"`` for the closest known word, or an empty string."""
+    matches = get_close_matches(word, list(known), n=1, cutoff=0.6)
+    return f"; did you mean '{matches[0]}'?" if matches else ""
+
+
+class CompressorError(Exception):
+    """Root of every error this package raises on purpose.
+
+    The message says what went wrong, where, what was expected and what was found; ``hint`` is the next step.
+    """
+
+    exit_code = 70
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message}\n  next: {self.hint}" if self.hint else self.message
+
+
+class InputError(CompressorError):
+    """What the user gave cannot be used: a recipe, a checkpoint, data, an option (exit code 2)."""
+
+    exit_code = 2
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One mistake in a recipe: *where* in the file, at which *path*, and *what* is wrong."""
+
+    source: str
+    line: int
+    path: str
+    message: str
+
+    def __str__(self) -> str:
+        place = f"{self.source}:{self.line}" if self.line else self.source
+        return f"{place}  {self.path}: {self.message}" if self.path else f"{place}  {self.message}"
+
+
+class RecipeError(InputError):
+    """All mistakes of one recipe at once (exit code 2)."""
+
+    def __init__(self, problems: Iterable[Problem]) -> None:
+        self.problems = tuple(sorted(problems, key=lambda problem: problem.line))
+        super().__init__("\n".join(str(problem) for problem in self.problems))
+
+
+class SetupError(CompressorError):
+    """The environment lacks something: an extra, an execution provider, a hub, memory (exit code 3)."""
+
+    exit_code = 3
+
+
+class PluginError(CompressorError):
+    """A plugin failed; the message names it and its provider (exit code 4)."""
+
+    exit_code = 4

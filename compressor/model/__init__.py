@@ -1,0 +1,1 @@
+"""What a model is: groups of units, masks, surgery, checkpoints, costs."""

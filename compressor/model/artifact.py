@@ -1,0 +1,29 @@
+"""An exported file and what is known of it. Importing this module does not import torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """An exported model file.
+
+    Attributes:
+        path: the file.
+        format: ``"onnx"``.
+        opset: version of the standard operator set.
+        input_names: in the order of the graph, e.g. ``("input_ids", "attention_mask", "token_type_ids")``.
+        output_names: e.g. ``("logits",)``.
+        size_bytes: of the file (and of its external data, when there is any).
+        max_abs_diff: largest absolute difference to torch over the parity shapes, in units of the output.
+    """
+
+    path: Path
+    format: str
+    opset: int
+    input_names: tuple[str, ...]
+    output_names: tuple[str, ...]
+    size_bytes: int
+    max_abs_diff: float

@@ -1,0 +1,53 @@
+"""Calibration rows and batches of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+ROW_KEYS = ("input_ids", "attention_mask", "token_type_ids", "labels")
+
+
+def collate(rows: Sequence[Mapping[str, Any]], tokenizer: PreTrainedTokenizerBase) -> dict[str, Tensor]:
+    """Pad rows to the longest of them; return ``input_ids`` and friends of shape (B, T), ``labels`` (B,) if any."""
+    columns = [key for key in ROW_KEYS if key in rows[0]]
+    inputs = [{key: row[key] for key in columns if key != "labels"} for row in rows]
+    batch: dict[str, Tensor] = dict(tokenizer.pad(inputs, padding="longest", return_tensors="pt"))
+    if "labels" in columns:
+        batch["labels"] = torch.tensor([row["labels"] for row in rows])
+    return batch
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Tokenised rows drawn once, in a fixed order.
+
+    Attributes:
+        rows: each a mapping with ``input_ids``, ``attention_mask``, (``token_type_ids``,) (``labels``).
+        batch_size: rows per batch.
+        tokenizer: pads the batches.
+    """
+
+    rows: Sequence[Mapping[str, Any]]
+    batch_size: int
+    tokenizer: PreTrainedTokenizerBase
+
+    @property
+    def mean_length(self) -> float:
+        """Mean number of real tokens per row."""
+        return sum(len(row["input_ids"]) for row in self.rows) / len(self.rows)
+
+    def batches(self, device: torch.device) -> Iterator[dict[str, Tensor]]:
+        """Yield padded batches on ``device``, the same ones in the same order every time."""
+        for start in range(0, len(self.rows), self.batch_size):
+            batch = collate(self.rows[start : start + self.batch_size], self.tokenizer)
+            yield {name: tensor.to(device) for name, tensor in batch.items()}
+
+    def __len__(self) -> int:
+        """Return the number of batches."""
+        return -(-len(self.rows) // self.batch_size)

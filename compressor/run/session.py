@@ -1,0 +1,73 @@
+"""The one mutable object: what a run knows at this moment. Only ``run/steps.py`` assigns to it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+if TYPE_CHECKING:
+    from torch import nn
+    from transformers import PreTrainedTokenizerBase
+
+    from compressor.model.artifact import Artifact
+    from compressor.model.groups import PrunableGroup
+    from compressor.model.masks import Masks
+    from compressor.plugin.components import ModelFamily, Task
+    from compressor.recipe.plan import Plan, Step
+    from compressor.run.data import Calibration
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one step did: the step, how long it took, and its figures (plain data, as in ``report.json``)."""
+
+    step: Step
+    seconds: float
+    metrics: Mapping[str, Any]
+
+
+@dataclass
+class Session:
+    """What a pruning method, an exporter and a check can read.
+
+    Attributes:
+        plan: the plan being run.
+        run_dir: directory of this run; a step may write below ``run_dir / "stages" / step.slug``.
+        device: where tensors go.
+        model: the model as it is now, on ``device``, in eval mode, float32.
+        teacher: the dense model the run started from, frozen, on ``device``.
+        tokenizer: of the source checkpoint.
+        family: the table of the model's architecture.
+        task: data and metric.
+        calibration: rows drawn once, by seed, from the task's train split.
+        masks: what was removed so far, in units of the dense model.
+        artifacts: exported files by name, ``"model"`` and ``"dense"`` among them.
+        outcomes: of the finished steps, in order.
+    """
+
+    plan: Plan
+    run_dir: Path
+    device: torch.device
+    model: nn.Module
+    teacher: nn.Module
+    tokenizer: PreTrainedTokenizerBase
+    family: ModelFamily
+    task: Task
+    calibration: Calibration
+    masks: Masks | None = None
+    artifacts: dict[str, Artifact] = field(default_factory=dict)
+    outcomes: list[Outcome] = field(default_factory=list)
+
+    @property
+    def seed(self) -> int:
+        """Seed of everything random in this run."""
+        return self.plan.recipe.seed
+
+    @property
+    def groups(self) -> tuple[PrunableGroup, ...]:
+        """Prunable groups of the model as it is now."""
+        return self.family.groups(self.model)
