@@ -1,1 +1,59 @@
-"""What a model is: groups of units, masks, surgery, checkpoints, costs."""
+"""What a model is: groups of units, masks, surgery, checkpoints, costs. Names are loaded when first asked for.
+
+Declarations of plugins import groups from here without loading torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from compressor.model.artifact import Artifact, initializer_elements
+    from compressor.model.checkpoint import fingerprint, load, load_pretrained, save
+    from compressor.model.groups import ParamSlice, PrunableGroup, UnitKind
+    from compressor.model.masks import Masks, Scores
+    from compressor.model.runtime import SessionOptions, open_session
+    from compressor.model.source import local_directory
+    from compressor.model.surgery import BiasOnly, EmptyAttention, Family, apply_shapes, masked, shrink
+
+__all__ = [
+    "Artifact",
+    "BiasOnly",
+    "EmptyAttention",
+    "Family",
+    "Masks",
+    "ParamSlice",
+    "PrunableGroup",
+    "Scores",
+    "SessionOptions",
+    "UnitKind",
+    "apply_shapes",
+    "fingerprint",
+    "initializer_elements",
+    "load",
+    "load_pretrained",
+    "local_directory",
+    "masked",
+    "open_session",
+    "save",
+    "shrink",
+]
+
+_FILES = {
+    "artifact": ("Artifact", "initializer_elements"),
+    "checkpoint": ("fingerprint", "load", "load_pretrained", "save"),
+    "groups": ("ParamSlice", "PrunableGroup", "UnitKind"),
+    "masks": ("Masks", "Scores"),
+    "runtime": ("SessionOptions", "open_session"),
+    "source": ("local_directory",),
+    "surgery": ("BiasOnly", "EmptyAttention", "Family", "apply_shapes", "masked", "shrink"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    for file, names in _FILES.items():
+        if name in names:
+            return getattr(import_module(f"{__name__}.{file}"), name)
+    message = f"module {__name__!r} has no attribute {name!r}"
+    raise AttributeError(message)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
+
+from compressor.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -27,3 +30,19 @@ class Artifact:
     output_names: tuple[str, ...]
     size_bytes: int
     max_abs_diff: float
+
+
+def initializer_elements(path: Path) -> int:
+    """Count the numbers stored in an ONNX file; what was removed from the model is not among them.
+
+    Raises:
+        InputError: the file is missing or is not an ONNX model.
+    """
+    import onnx
+    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]  # protobuf ships no types
+
+    try:
+        graph = onnx.load(str(path), load_external_data=False).graph
+    except (OSError, DecodeError) as error:
+        raise InputError(f"{path}: expected an ONNX model: {error}") from error
+    return sum(math.prod(tensor.dims) for tensor in graph.initializer)

@@ -1,5 +1,6 @@
 """What a plugin author meets: the contracts, the hooks, the target, and the marker."""
 
+from compressor.plugin.choice import Choice
 from compressor.plugin.components import (
     Component,
     Criterion,
@@ -15,9 +16,11 @@ from compressor.plugin.components import (
     Task,
 )
 from compressor.plugin.hookspecs import hookimpl
+from compressor.plugin.registry import PluginFailure, Provider, Registry
 from compressor.plugin.target import Target
 
 __all__ = [
+    "Choice",
     "Component",
     "Criterion",
     "CriterionRun",
@@ -25,9 +28,12 @@ __all__ = [
     "Loss",
     "LossRun",
     "ModelFamily",
+    "PluginFailure",
+    "Provider",
     "Pruned",
     "PruningMethod",
     "Quantizer",
+    "Registry",
     "SparsityPattern",
     "Target",
     "Task",

@@ -42,6 +42,13 @@ class Component(BaseModel, abc.ABC):
         """Return every option, nested components included, as plain data that validates back to an equal component."""
         return self.model_dump(mode="json", by_alias=False)
 
+    def __repr__(self) -> str:
+        """Return the options that were set, as a call: ``fisher(target=Target(macs=0.6))``."""
+        given = (name for name in type(self).model_fields if name in self.model_fields_set)
+        return f"{self.name}({', '.join(f'{name}={getattr(self, name)!r}' for name in given)})"
+
+    __str__ = __repr__
+
 
 @dataclass(frozen=True)
 class Pruned:
@@ -148,8 +155,16 @@ class Task(Component):
         return None
 
     @abc.abstractmethod
-    def load(self, split: Split, tokenizer: PreTrainedTokenizerBase) -> Dataset:
-        """Return tokenised rows: ``input_ids``, ``attention_mask``, (``token_type_ids``,) and ``labels`` if any."""
+    def load(
+        self, split: Split, tokenizer: PreTrainedTokenizerBase, *, label2id: Mapping[str, int] | None = None
+    ) -> Dataset:
+        """Return tokenised rows: ``input_ids``, ``attention_mask``, (``token_type_ids``,) and ``labels`` if any.
+
+        Args:
+            split: which rows.
+            tokenizer: of the checkpoint.
+            label2id: class ids by name in the checkpoint's config: label names in the data follow its order.
+        """
 
     def output(self, raw: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
         """Return z, shape (B, C), from the model's raw output: logits as they are, unless the task pools."""

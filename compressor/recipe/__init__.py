@@ -1,0 +1,1 @@
+"""What is asked: recipes, and the plans they compile into. Imports no torch."""

@@ -1,0 +1,1 @@
+"""What happens: the session, the steps, the journal, the pipeline."""

@@ -10,15 +10,14 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-ROW_KEYS = ("input_ids", "attention_mask", "token_type_ids", "labels")
+from compressor.model.outputs import INPUTS
 
 
 def collate(rows: Sequence[Mapping[str, Any]], tokenizer: PreTrainedTokenizerBase) -> dict[str, Tensor]:
     """Pad rows to the longest of them; return ``input_ids`` and friends of shape (B, T), ``labels`` (B,) if any."""
-    columns = [key for key in ROW_KEYS if key in rows[0]]
-    inputs = [{key: row[key] for key in columns if key != "labels"} for row in rows]
+    inputs = [{key: row[key] for key in INPUTS if key in row} for row in rows]
     batch: dict[str, Tensor] = dict(tokenizer.pad(inputs, padding="longest", return_tensors="pt"))
-    if "labels" in columns:
+    if "labels" in rows[0]:
         batch["labels"] = torch.tensor([row["labels"] for row in rows])
     return batch
 

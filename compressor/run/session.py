@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from compressor.model.outputs import INPUTS
+
 if TYPE_CHECKING:
     from torch import nn
     from transformers import PreTrainedTokenizerBase
@@ -68,6 +70,22 @@ class Session:
         return self.plan.recipe.seed
 
     @property
+    def input_names(self) -> tuple[str, ...]:
+        """What the model is fed: ``input_ids``, ``attention_mask`` and, if the tokenizer makes them, token types."""
+        return tuple(name for name in INPUTS if name in self.calibration.rows[0])
+
+    @property
+    def label2id(self) -> Mapping[str, int]:
+        """Class ids by name, of the checkpoint."""
+        config: Any = self.teacher.config
+        return dict(config.label2id)
+
+    @property
     def groups(self) -> tuple[PrunableGroup, ...]:
         """Prunable groups of the model as it is now."""
         return self.family.groups(self.model)
+
+
+def latest(session: Session, figure: str) -> Any:
+    """Return a figure of the last step that has it, or None."""
+    return next((o.metrics[figure] for o in reversed(session.outcomes) if figure in o.metrics), None)

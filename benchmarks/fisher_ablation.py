@@ -1,0 +1,164 @@
+"""Measure what each option of `fisher` is worth on a GLUE checkpoint: accuracy, KL to dense, agreement with dense.
+
+    python benchmarks/fisher_ablation.py --model CHECKPOINT --task GLUE_DIRECTORY --subset mrpc --keep 0.6 0.4 --seeds 0 1
+
+One variant is one change of the first row's options. Figures are of the torch model with the units physically removed,
+on the whole validation split; a cell is the mean over seeds (every accuracy is in the JSON).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.special import log_softmax
+
+from compressor.model import Masks, shrink
+from compressor.model.costs import encoder_macs
+from compressor.plugin import Registry, Target
+from compressor.recipe.loader import load_recipe
+from compressor.recipe.plan import compile_plan
+from compressor.run.data import collate
+from compressor.run.load import open_session
+from compressor.run.session import Session
+from compressor.verify.evaluate import torch_outputs
+from compressor_plugins.methods import _fisher
+from compressor_plugins.methods.fisher import Fisher
+
+VARIANTS: Mapping[str, Mapping[str, Any]] = {
+    "no tuning": {"tuning": "none"},
+    "no tuning, no rearrangement": {"tuning": "none", "rearrange": False},
+    "no tuning, batch-mean": {"tuning": "none", "importance": "batch-mean"},
+    "scales": {"tuning": "scales", "bias": False},
+    "scales, batch-mean (published)": {"tuning": "scales", "bias": False, "importance": "batch-mean"},
+    "scales, dense teacher": {"tuning": "scales", "bias": False, "teacher": "dense"},
+    "scales + bias": {"tuning": "scales", "bias": True},
+    "scales + bias, dense teacher": {"tuning": "scales", "bias": True, "teacher": "dense"},
+    "weights": {"tuning": "weights", "bias": False},
+    "weights, dense teacher": {"tuning": "weights", "bias": False, "teacher": "dense"},
+    "weights + bias": {"tuning": "weights", "bias": True},
+    "weights + bias, dense teacher": {"tuning": "weights", "bias": True, "teacher": "dense"},
+    "weights + bias, dense teacher, batch-mean": {
+        "tuning": "weights",
+        "bias": True,
+        "teacher": "dense",
+        "importance": "batch-mean",
+    },
+}
+FIGURES = ("accuracy", "kl", "agreement", "macs", "seconds")
+
+
+def main() -> None:
+    """Print a Markdown table and write every single figure as JSON."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", required=True, help="checkpoint fine-tuned on the subset")
+    parser.add_argument("--task", required=True, help="directory of GLUE files")
+    parser.add_argument("--subset", default="mrpc")
+    parser.add_argument("--keep", type=float, nargs="+", default=[0.6])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--samples", type=int, default=512)
+    parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS), metavar="NAME")
+    parser.add_argument("--json", type=Path, help="write every figure here")
+    arguments = parser.parse_args()
+    results = [row for seed in arguments.seeds for row in measure(arguments, seed)]
+    if arguments.json:
+        arguments.json.write_text(json.dumps(results, indent=1))
+    print(table(results, arguments))
+
+
+def measure(arguments: argparse.Namespace, seed: int) -> Iterator[dict[str, Any]]:
+    """Yield the figures of every variant and keep level on the calibration rows of one seed."""
+    session = open_task(arguments, seed)
+    validation = session.task.load("validation", session.tokenizer).to_list()
+    labels = np.array([row["labels"] for row in validation])
+
+    def predict(model: torch.nn.Module) -> np.ndarray:
+        return torch_outputs(
+            model,
+            validation,
+            task_output=session.task.output,
+            collate=lambda rows: collate(rows, session.tokenizer),
+        )
+
+    dense = predict(session.model)
+    print(f"seed {seed}: dense accuracy {(dense.argmax(1) == labels).mean():.4f}", file=sys.stderr)
+    gradients: dict[str, _fisher.Gradients] = {}
+    for keep in arguments.keep:
+        masks: dict[tuple[str, bool], tuple[Masks, Masks]] = {}
+        for name in arguments.variants:
+            method = Fisher(target=Target(macs=keep), **VARIANTS[name])
+            start = time.perf_counter()
+            if method.importance not in gradients:
+                gradients[method.importance] = _fisher.importance_gradients(method, session)
+            chosen = (method.importance, method.rearrange)
+            length = session.calibration.mean_length
+            if chosen not in masks:
+                masks[chosen] = _fisher.choose_masks(method, session, gradients[method.importance], length)
+            weights, _ = _fisher.tune(method, session, *masks[chosen])
+            seconds = time.perf_counter() - start
+            pruned = shrink(session.model, session.family, masks[chosen][0], weights)
+            figures = compare(predict(pruned), dense, labels)
+            macs = encoder_macs(pruned, session.family.groups(pruned), length) / encoder_macs(
+                session.model, session.groups, length
+            )
+            row = {"variant": name, "keep": keep, "seed": seed, **figures, "macs": macs, "seconds": seconds}
+            print(row, file=sys.stderr, flush=True)
+            yield row
+
+
+def open_task(arguments: argparse.Namespace, seed: int) -> Session:
+    """Open a session on the checkpoint with calibration rows of one seed."""
+    recipe = {
+        "name": "fisher-ablation",
+        "model": str(Path(arguments.model).resolve()),
+        "task": {"name": "glue", "subset": arguments.subset, "path": str(Path(arguments.task).resolve())},
+        "calibration": {"samples": arguments.samples, "batch_size": 32},
+        "seed": seed,
+        "steps": [{"prune": {"method": "fisher", "target": {"macs": 0.5}}}],
+    }
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory) / "recipe.yaml"
+        path.write_text(json.dumps(recipe))
+        registry = Registry.load()
+        plan = compile_plan(load_recipe(path), registry)
+        return open_session(plan, registry, Path(directory), torch.device("cpu"))
+
+
+def compare(outputs: np.ndarray, dense: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    """Return accuracy, agreement with the dense predictions, and KL(dense || pruned) per row in nats."""
+    log_p, log_q = log_softmax(dense, axis=1), log_softmax(outputs, axis=1)
+    return {
+        "accuracy": float((outputs.argmax(1) == labels).mean()),
+        "agreement": float((outputs.argmax(1) == dense.argmax(1)).mean()),
+        "kl": float((np.exp(log_p) * (log_p - log_q)).sum(axis=1).mean()),
+    }
+
+
+def table(results: list[dict[str, Any]], arguments: argparse.Namespace) -> str:
+    """Return a Markdown table: a row per variant, accuracy / agreement / KL per keep level, means over seeds."""
+    lines = [
+        f"| {arguments.subset}, seeds {' '.join(map(str, arguments.seeds))} | "
+        + " | ".join(f"keep {keep}" for keep in arguments.keep)
+        + " |",
+        "|---" * (1 + len(arguments.keep)) + "|",
+    ]
+    for name in arguments.variants:
+        cells = []
+        for keep in arguments.keep:
+            rows = [row for row in results if row["variant"] == name and row["keep"] == keep]
+            mean = {figure: float(np.mean([row[figure] for row in rows])) for figure in FIGURES}
+            cells.append(f"{100 * mean['accuracy']:.2f} / {100 * mean['agreement']:.2f} / {mean['kl']:.4f}")
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()

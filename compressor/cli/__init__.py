@@ -1,0 +1,75 @@
+"""The command line. ``--help`` and ``--version`` import no verb, hence no pydantic, no plugin and no torch."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+import click
+
+from compressor.cli.boundary import exit_codes
+
+VERBS = {
+    "apply": ("compressor.cli.run:apply", "Run a recipe: a fine-tuned encoder in, a verified ONNX model out."),
+    "check": ("compressor.cli.recipes:check", "Check recipes; every mistake with its line. Loads no model."),
+    "plan": ("compressor.cli.recipes:plan", "Show the stages and the plugin calls that a recipe means."),
+    "verify": ("compressor.cli.run:verify", "Measure a run directory again: metric, latency, sizes, gates."),
+    "bench": ("compressor.cli.run:bench", "Time ONNX models against each other, interleaved in one process."),
+    "inspect": ("compressor.cli.run:inspect", "Show what a model or a run directory is: shapes, sizes, parameters."),
+    "components": ("compressor.cli.recipes:components", "List what recipes can name, or explain it with its options."),
+    "plugins": ("compressor.cli.recipes:plugins", "List the installed plugins, with those that failed to load."),
+    "schema": ("compressor.cli.recipes:schema", "Print the JSON Schema of a recipe, for editors."),
+}
+"""Verb -> where it lives ("module:function") and its line of help."""
+
+
+class LazyGroup(click.Group):
+    """Imports a verb when it is called, and turns its errors into exit codes."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the verbs in the order of the table."""
+        del ctx
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import the verb's module and return its command."""
+        del ctx
+        if cmd_name not in VERBS:
+            return None
+        module, function = VERBS[cmd_name][0].split(":")
+        command: click.Command = getattr(import_module(module), function)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the table of verbs without importing them."""
+        del ctx
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in VERBS.items()])
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the verb, or say which one may be meant."""
+        if args[0] not in VERBS and not args[0].startswith("-"):
+            from compressor.errors import did_you_mean
+
+            ctx.fail(f"unknown command '{args[0]}'{did_you_mean(args[0], VERBS)}")
+        return super().resolve_command(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the verb inside the boundary; the number it returns is the exit code."""
+        with exit_codes():
+            code = super().invoke(ctx)
+        if code:
+            ctx.exit(code)
+
+
+@click.group(
+    cls=LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
+    epilog="Exit codes: 0 all gates passed, 1 a gate failed, 2 usage or recipe, 3 environment, 4 a plugin failed, "
+    "70 a bug of ours, 130 interrupted.",
+)
+@click.version_option(package_name="compressor-onnx", prog_name="compress")
+def main() -> None:
+    """Turn a fine-tuned transformer encoder into a smaller ONNX model that is faster in onnxruntime, measured."""

@@ -1,0 +1,120 @@
+"""The verbs that touch models: apply, verify, bench, inspect. Torch enters inside their bodies."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from compressor.plugin import Registry
+from compressor.recipe.loader import load_recipe
+from compressor.recipe.plan import compile_plan
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on stdout.")
+shapes = (
+    click.option("--batch", multiple=True, type=click.IntRange(1), help="Samples per call; repeatable."),
+    click.option("--sequence", multiple=True, type=click.IntRange(1), help="Tokens per sample; repeatable."),
+    click.option("--threads", multiple=True, type=click.IntRange(1), help="Intra-op threads; repeatable."),
+    click.option("--rounds", type=click.IntRange(3), help="Interleaved rounds per shape."),
+)
+
+
+def shape_options(command: Any) -> Any:
+    """Add --batch, --sequence, --threads and --rounds to a command."""
+    for option in reversed(shapes):
+        command = option(command)
+    return command
+
+
+@click.command(name="apply")
+@click.argument("recipe", type=click.Path(path_type=Path))
+@click.option("-m", "--model", help="Hub id or directory; replaces the recipe's.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Directory to make; default: runs/NAME.")
+@click.option("--set", "overrides", multiple=True, metavar="PATH=VALUE", help="Replace one value of the recipe.")
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
+@click.option("--fresh", is_flag=True, help="Start over, and replace the output directory when finished.")
+@json_option
+def apply(
+    *,
+    recipe: Path,
+    model: str | None,
+    output: Path | None,
+    overrides: tuple[str, ...],
+    device: str,
+    fresh: bool,
+    as_json: bool,
+) -> None:
+    """Run a recipe: prune, export, verify. Resumes a killed run of the same recipe."""
+    registry = Registry.load()
+    plan = compile_plan(load_recipe(recipe, model=model, overrides=overrides), registry)
+    for lint in plan.lints:
+        echo_progress(f"note: {lint}")
+
+    from compressor.run.load import resolve_device
+    from compressor.run.pipeline import run
+    from compressor.verify.report import render
+
+    out = output or Path("runs") / plan.recipe.name
+    finished = run(plan, out, registry=registry, device=resolve_device(device), fresh=fresh, announce=echo_progress)
+    _show(finished.report, render, as_json=as_json)
+    echo_progress(f"written to {out}")
+    _exit_by_gates(passed=finished.passed)
+
+
+@click.command(name="verify")
+@click.argument("directory", type=click.Path(path_type=Path))
+@shape_options
+@json_option
+def verify(*, directory: Path, as_json: bool, **shape: Any) -> None:
+    """Check a finished run again on this machine: metric, latency, gates."""
+    from compressor.run.again import verify_again
+    from compressor.verify.report import render
+
+    report = verify_again(directory, {name: value for name, value in shape.items() if value})
+    _show(report, render, as_json=as_json)
+    _exit_by_gates(passed=report["passed"])
+
+
+@click.command(name="bench")
+@click.argument("models", nargs=-1, required=True, type=click.Path(path_type=Path))
+@shape_options
+@click.option("--provider", type=click.Choice(["cpu", "cuda", "tensorrt"]), default="cpu", show_default=True)
+@json_option
+def bench(*, models: tuple[Path, ...], provider: str, as_json: bool, **shape: Any) -> None:
+    """Time ONNX files (or run directories) against the first one, interleaved."""
+    from compressor.run.again import bench_files
+    from compressor.verify.report import render
+
+    report = bench_files(models, provider=provider, **{name: value for name, value in shape.items() if value})
+    _show(report, render, as_json=as_json)
+
+
+@click.command(name="inspect")
+@click.argument("path", type=click.Path(path_type=Path))
+@click.option("--sequence", type=click.FloatRange(min=1), default=128, show_default=True, help="Tokens MACs count.")
+@json_option
+def inspect(*, path: Path, sequence: float, as_json: bool) -> None:
+    """Show what a checkpoint, a run directory or an ONNX file holds."""
+    from compressor.run.inspection import inspect_path
+    from compressor.verify.report import render
+
+    _show(inspect_path(path, sequence=sequence), render, as_json=as_json)
+
+
+def echo_progress(line: str) -> None:
+    """Tell on stderr what is being done."""
+    click.secho(line, dim=True, err=True)
+
+
+def _exit_by_gates(*, passed: bool) -> None:
+    if not passed:
+        raise click.exceptions.Exit(1)
+
+
+def _show(report: dict[str, Any], render: Any, *, as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps(report, indent=2))
+    else:
+        render(report)

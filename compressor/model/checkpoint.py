@@ -1,0 +1,212 @@
+"""Reading and writing checkpoints: safetensors only, pruned shapes included, no code from the checkpoint.
+
+A pruned model is a plain ``config.json`` (with ``pruned_shapes``, see ``shapes.py``) and ``model.safetensors``. Plain
+``from_pretrained`` refuses such a directory, which is right; ``ignore_mismatched_sizes=True`` would silently load
+random layers, hence it is never used here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import shutil
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+import transformers
+from torch import nn
+from transformers import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING, MODEL_MAPPING, PreTrainedModel
+from transformers.utils import logging as chatter
+
+from compressor.errors import CompressorError, InputError
+from compressor.model import shapes, surgery
+from compressor.model.source import checkpoint_config, checkpoint_directory, local_directory, weight_files
+
+if TYPE_CHECKING:
+    from compressor.model.surgery import Family
+
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.txt",
+    "vocab.json",
+    "merges.txt",
+    "sentencepiece.bpe.model",
+    "spiece.model",
+    "tokenizer.model",
+)
+
+
+def save(model: nn.Module, directory: Path, tokenizer_source: Path | None = None) -> None:
+    """Write a model, pruned or not, as ``config.json`` and ``model.safetensors``.
+
+    Args:
+        model: a transformers model.
+        directory: made when it is not there.
+        tokenizer_source: a checkpoint directory whose tokenizer files are copied as they are. (A tokenizer that
+            transformers 5 saves again may name a class that 4.57 refuses.)
+    """
+    plain: Any = model
+    with _quiet():
+        plain.save_pretrained(directory)
+    for name in TOKENIZER_FILES:
+        if tokenizer_source is not None and (tokenizer_source / name).is_file():
+            shutil.copyfile(tokenizer_source / name, directory / name)
+
+
+def load(directory: Path, families: Mapping[str, Family]) -> nn.Module:
+    """Load what ``save`` wrote, or any checkpoint of a known family: float32, in eval mode, on the CPU.
+
+    Args:
+        directory: with ``config.json`` and safetensors.
+        families: by ``model_type``.
+
+    Raises:
+        InputError: the directory is no checkpoint of a known family, or its weights are incomplete or corrupt.
+    """
+    config = checkpoint_config(checkpoint_directory(directory), families)
+    return _load(_model_class(config), directory, config, families)
+
+
+def load_pretrained(
+    model: str,
+    families: Mapping[str, Family],
+    *,
+    head: Literal["sequence-classification", "feature-extraction"],
+    revision: str | None = None,
+    num_labels: int | None = None,
+) -> nn.Module:
+    """Load the model a run starts from: float32, in eval mode, on the CPU.
+
+    Args:
+        model: a directory, or a model of the hub.
+        families: by ``model_type``.
+        head: with its classification head, or the bare encoder.
+        revision: branch, tag or commit on the hub.
+        num_labels: outputs that the classification head must have; None accepts any.
+
+    Raises:
+        InputError: there is no such checkpoint, its family is unknown, its weights are not complete and readable
+            safetensors, or its head does not fit.
+        SetupError: the hub cannot be reached and the model is not in its cache.
+    """
+    directory = local_directory(model, revision)
+    config = checkpoint_config(directory, families)
+    mapping = MODEL_MAPPING if head == "feature-extraction" else MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING
+    loaded = _load(mapping[type(config)], directory, config, families)
+    if head == "sequence-classification" and num_labels is not None and config.num_labels != num_labels:
+        raise InputError(
+            f"{model}: the task needs {num_labels} outputs of the classification head, the checkpoint's config.json "
+            f"says {config.num_labels}",
+            hint="give the checkpoint that was fine-tuned for this task with -m, or choose the task it was tuned for",
+        )
+    return loaded
+
+
+def fingerprint(source: Path | nn.Module) -> str:
+    """Hash weights: the sha256 that ``sha256sum`` gives for a directory's one safetensors file, or of a live model."""
+    if isinstance(source, nn.Module):
+        digest = hashlib.sha256()
+        for name, tensor in sorted(source.state_dict().items()):
+            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+            digest.update(tensor.detach().cpu().flatten().view(torch.uint8).numpy().tobytes())
+        return digest.hexdigest()
+    hashes = []
+    for path in weight_files(source):
+        with path.open("rb") as file:
+            hashes.append(hashlib.file_digest(file, "sha256").hexdigest())
+    return hashes[0] if len(hashes) == 1 else hashlib.sha256("\n".join(hashes).encode()).hexdigest()
+
+
+def _model_class(config: Any) -> Any:
+    """Return the class that ``config.json`` names as the architecture, or the bare encoder."""
+    named = getattr(transformers, (config.architectures or [""])[0], None)
+    known = isinstance(named, type) and issubclass(named, PreTrainedModel) and named.config_class is type(config)
+    return named if known else MODEL_MAPPING[type(config)]
+
+
+def _load(model_class: Any, directory: Path, config: Any, families: Mapping[str, Family]) -> nn.Module:
+    weight_files(directory)
+    family = families[config.model_type]
+    try:
+        with _quiet():
+            model, info = _shaped(model_class, family).from_pretrained(
+                str(directory),
+                config=config,
+                dtype=torch.float32,
+                use_safetensors=True,
+                local_files_only=True,
+                output_loading_info=True,
+            )
+    except CompressorError:
+        raise
+    except Exception as error:  # transformers raises a dozen unrelated types for what is wrong with a checkpoint
+        raise InputError(
+            f"{directory}: transformers cannot load this checkpoint: {error}",
+            hint="the weights must have the shapes that config.json says; download or save the checkpoint again",
+        ) from error
+    model.__class__ = model_class  # the shaped class has done its work; what is loaded is an ordinary model
+    _settle_missing(model, sorted(info["missing_keys"]), directory)
+    loaded: nn.Module = model.eval()
+    return loaded
+
+
+def _shaped(model_class: Any, family: Family) -> Any:
+    """Return a subclass that takes on ``config.pruned_shapes`` before ``from_pretrained`` fills in the weights."""
+
+    def build(self: Any, config: Any, *args: Any, **kwargs: Any) -> None:
+        model_class.__init__(self, config, *args, **kwargs)
+        groups = family.groups(self)
+        kept = shapes.counts(config, groups)
+        if kept:
+            surgery.apply_shapes(self, groups, kept)
+            family.after_shrink(self)
+
+    # transformers looks at a class's name and at the source of its module.
+    same = {name: getattr(model_class, name) for name in ("__module__", "__qualname__")}
+    return type(model_class.__name__, (model_class,), {**same, "__init__": build})
+
+
+def _settle_missing(model: Any, missing: list[str], directory: Path) -> None:
+    """Refuse a model with random weights; only the pooler of a bare encoder, which nothing reads, may be missing."""
+    prefix = f"{model.base_model_prefix}."
+    bare = not hasattr(model, model.base_model_prefix)
+    harmless = {name for name in missing if bare and name.startswith("pooler.")}
+    for name in harmless:
+        nn.init.zeros_(model.get_parameter(name))  # transformers filled them at random; the same run, the same bytes
+    lost = [name for name in missing if name not in harmless]
+    if not lost:
+        return
+    shown = ", ".join(lost[:4]) + (f" and {len(lost) - 4} more" if len(lost) > 4 else "")  # noqa: PLR2004 - a glance
+    if not bare and any(not name.startswith(prefix) for name in lost):
+        raise InputError(
+            f"{directory}: the checkpoint has no trained head for {type(model).__name__}: {shown} would be random",
+            hint="fine-tune the model for the task first, or choose a task that needs no head, such as embedding",
+        )
+    raise InputError(
+        f"{directory}: the checkpoint lacks weights that {type(model).__name__} needs: {shown}",
+        hint="download or save the checkpoint again",
+    )
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence transformers' log and progress bars for a while: what matters is checked and raised here."""
+    verbosity = chatter.get_verbosity()
+    bars = chatter.is_progress_bar_enabled()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        chatter.set_verbosity(logging.CRITICAL)
+        chatter.disable_progress_bar()  # type: ignore[no-untyped-call]  # transformers has no types here
+        try:
+            yield
+        finally:
+            chatter.set_verbosity(verbosity)
+            if bars:
+                chatter.enable_progress_bar()  # type: ignore[no-untyped-call]  # the same

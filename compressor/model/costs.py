@@ -1,0 +1,72 @@
+"""What a model costs: MACs of its encoder, parameters, bytes.
+
+The cost model is Kwon et al.'s (arXiv 2204.09656): attention and FFN of the encoder count; embeddings, LayerNorm,
+biases, GELU, softmax, pooler and classifier are free. Lengths may be fractional, because the mean length is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from torch import Tensor, nn
+
+from compressor.model.groups import PrunableGroup, UnitKind
+
+
+def unit_macs(model: nn.Module, group: PrunableGroup, sequence: float) -> float:
+    """Return the MACs that one unit of a group costs per sample of ``sequence`` tokens.
+
+    With hidden size D and head width d this is 4 T D d + 2 T^2 d for a head and 2 T D for a neuron, read off the
+    slices' Linear layers. What an emptied group's units once cost is unknown, hence 0.
+    """
+    if not group.units:
+        return 0.0
+    weights = 0
+    for piece in (*group.producers, group.consumer):
+        linear = model.get_submodule(piece.module)
+        other = linear.in_features if piece.dim == 0 else linear.out_features
+        weights += piece.width * int(other)  # type: ignore[arg-type]  # an attribute of nn.Linear
+    attention = 2.0 * sequence * sequence * group.width if group.kind == "heads" else 0.0
+    return sequence * weights + attention
+
+
+def unit_prices(model: nn.Module, groups: Sequence[PrunableGroup], sequence: float) -> dict[UnitKind, float]:
+    """Return the MACs of one unit of each kind; a family's layers are alike, so one price serves all of them."""
+    return {group.kind: unit_macs(model, group, sequence) for group in groups if group.units}
+
+
+def encoder_macs(model: nn.Module, groups: Sequence[PrunableGroup], sequence: float) -> float:
+    """Return the MACs of the whole encoder, as it is now, per sample of ``sequence`` tokens."""
+    return _priced(unit_prices(model, groups, sequence), groups, {group.name: group.units for group in groups})
+
+
+def kept_macs(model: nn.Module, groups: Sequence[PrunableGroup], keep: Mapping[str, Tensor], sequence: float) -> float:
+    """Return the MACs that are left when only the kept units stay; groups without a mask stay whole.
+
+    Args:
+        model: the model the groups describe.
+        groups: of this model.
+        keep: per group name, shape (units,), ``True`` = keep.
+        sequence: tokens per sample.
+    """
+    counts = {group.name: int(keep[group.name].sum()) if group.name in keep else group.units for group in groups}
+    return _priced(unit_prices(model, groups, sequence), groups, counts)
+
+
+def _priced(prices: Mapping[UnitKind, float], groups: Sequence[PrunableGroup], counts: Mapping[str, int]) -> float:
+    """Count first, then multiply: every sum of MACs in this package rounds alike, so equal counts cost equal sums."""
+    totals = dict.fromkeys(prices, 0)
+    for group in groups:
+        if group.units:
+            totals[group.kind] += counts[group.name]
+    return sum(prices[kind] * total for kind, total in sorted(totals.items(), reverse=True))
+
+
+def parameters(model: nn.Module) -> int:
+    """Return the number of parameters; shared ones count once."""
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def parameter_bytes(model: nn.Module) -> int:
+    """Return the bytes that the parameters take in memory; shared ones count once."""
+    return sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())

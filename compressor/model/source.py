@@ -1,0 +1,134 @@
+"""Where a checkpoint comes from: a directory or the hub, its config, its weight files, each checked before loading."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
+from safetensors import SafetensorError, safe_open
+from transformers import AutoConfig
+
+from compressor.errors import InputError, SetupError, did_you_mean
+
+HUB_NAME = ("owner", "name")
+CONFIG = "config.json"
+WEIGHTS = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+WANTED = ("*.json", "*.safetensors", "*.txt", "*.model")
+"""What a run reads of a repository on the hub: config, weights, tokenizer."""
+
+
+def local_directory(model: str, revision: str | None = None) -> Path:
+    """Return the directory of a checkpoint, downloading a model of the hub into its cache first.
+
+    Args:
+        model: a directory, or a model of the hub such as ``sentence-transformers/all-MiniLM-L6-v2``.
+        revision: branch, tag or commit on the hub.
+
+    Raises:
+        InputError: the directory is missing or is no checkpoint, or the hub has no such model or revision.
+        SetupError: the hub cannot be reached, or wants a login.
+    """
+    path = Path(model).expanduser()
+    could_be_hub = not path.is_absolute() and not model.startswith((".", "~")) and len(path.parts) <= len(HUB_NAME)
+    return _download(model, revision) if could_be_hub and not path.exists() else checkpoint_directory(path)
+
+
+def checkpoint_directory(path: Path) -> Path:
+    """Return ``path``, having seen that it is a checkpoint directory.
+
+    Raises:
+        InputError: it is missing, or has no ``config.json``.
+    """
+    if not path.exists():
+        raise InputError(f"{path}: no such directory", hint="check the path given as model: or with -m")
+    if not (path / CONFIG).is_file():
+        raise InputError(
+            f"{path}: expected a checkpoint directory, found no {CONFIG} in it",
+            hint="name the directory that save_pretrained wrote, with config.json and model.safetensors",
+        )
+    return path
+
+
+def _download(model: str, revision: str | None) -> Path:
+    try:
+        return Path(snapshot_download(model, revision=revision, allow_patterns=list(WANTED), ignore_patterns=["*/*"]))
+    except GatedRepoError as error:
+        raise SetupError(f"{model}: the hub gives this model to logged-in users only", hint="hf auth login") from error
+    except RepositoryNotFoundError as error:
+        raise InputError(f"{model}: neither a directory nor a model of the hub", hint="check the name") from error
+    except RevisionNotFoundError as error:
+        raise InputError(f"{model}: the hub has no revision '{revision}' of this model") from error
+    except Exception as error:  # the hub's and its HTTP client's errors share no root
+        reason = str(error).partition("\n")[0]
+        raise SetupError(
+            f"{model}: no such directory, and the hub cannot give the model: {reason}",
+            hint="give a local checkpoint directory with -m, or check the connection (and HF_HUB_OFFLINE, HF_ENDPOINT)",
+        ) from error
+
+
+def checkpoint_config(directory: Path, model_types: Iterable[str]) -> Any:
+    """Read ``config.json`` as a transformers config.
+
+    Raises:
+        InputError: it is not JSON, names a ``model_type`` that no installed family covers, or has unusable values.
+    """
+    path = directory / CONFIG
+    supported = sorted(model_types)
+    try:
+        model_type = json.loads(path.read_text(encoding="utf-8"))["model_type"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{path}: expected a JSON object with a model_type: {type(error).__name__}: {error}",
+            hint="name the directory that save_pretrained wrote",
+        ) from error
+    if model_type not in supported:
+        raise InputError(
+            f"{path}: model_type '{model_type}' belongs to no installed family; supported: {', '.join(supported)}"
+            f"{did_you_mean(str(model_type), supported)}",
+            hint="compress components family lists the families; a plugin can add one",
+        )
+    try:
+        return AutoConfig.from_pretrained(str(directory), trust_remote_code=False, local_files_only=True)
+    except Exception as error:  # transformers 5 checks configs with errors of its own, 4.57 with whatever breaks
+        raise InputError(f"{path}: transformers cannot read this config: {error}") from error
+
+
+def weight_files(directory: Path) -> list[Path]:
+    """Return the safetensors files of a checkpoint, each opened once to see that it is whole.
+
+    Raises:
+        InputError: there is none, one is missing, or one is truncated or corrupt.
+    """
+    files = [directory / WEIGHTS]
+    if (directory / INDEX).is_file():
+        try:
+            shards = json.loads((directory / INDEX).read_text(encoding="utf-8"))["weight_map"].values()
+            files = [directory / name for name in sorted(set(shards))]
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise InputError(f"{directory / INDEX}: expected a JSON object with a weight_map") from error
+    for file in files:
+        if not file.is_file():
+            raise InputError(f"{file}: no such file; weights are loaded from safetensors only", hint=_advice(directory))
+        try:
+            with safe_open(file, framework="pt"):
+                pass
+        except (SafetensorError, OSError) as error:
+            raise InputError(
+                f"{file}: the file is truncated or not safetensors: {error}", hint="download or save it again"
+            ) from error
+    return files
+
+
+def _advice(directory: Path) -> str:
+    if not list(directory.glob("pytorch_model*.bin")):
+        return "download or save the checkpoint again"
+    return (
+        'convert pytorch_model.bin, if you trust where it comes from: python -c "from transformers import '
+        "AutoModelForSequenceClassification as A; "
+        f"A.from_pretrained('{directory}', use_safetensors=False).save_pretrained('{directory}')\""
+    )

@@ -1,0 +1,130 @@
+"""Run an encoder layer by layer from cached hidden states, without knowing its family.
+
+A forward pass records what each layer is called with besides hidden states (attention masks and the like); afterwards
+any layer runs alone, on any hidden states. Works for layers that return a tensor (transformers 5) or a tuple (4.57).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from compressor.errors import CompressorError
+from compressor.model.groups import PrunableGroup
+from compressor.model.outputs import raw_output
+
+
+@dataclass(frozen=True)
+class LayerCall:
+    """What a layer was called with, hidden states aside."""
+
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+
+
+@dataclass
+class Sublayer:
+    """What passed through one group's sublayer in the last forward; an attribute is missing until then.
+
+    Attributes:
+        residual: the sublayer's input, which the residual connection adds, shape (B, T, D).
+        activations: what the consumer read, shape (B, T, units * width); masked if a mask was entered before.
+        output: what the consumer gave, bias included, shape (B, T, D).
+    """
+
+    residual: Tensor
+    activations: Tensor
+    output: Tensor
+
+    @property
+    def before_norm(self) -> Tensor:
+        """Return what the LayerNorm after the sublayer reads, shape (B, T, D)."""
+        return self.residual + self.output
+
+
+def layer_names(groups: Sequence[PrunableGroup]) -> tuple[str, ...]:
+    """Return the dotted names of the layers that hold the groups, bottom to top."""
+    return tuple(dict.fromkeys(group.layer for group in sorted(groups, key=lambda group: group.index)))
+
+
+def record(model: nn.Module, layers: Sequence[str], batch: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, LayerCall]]:
+    """Run a batch; return what the lowest layer reads, shape (B, T, D), and per layer name how it is called.
+
+    Args:
+        model: in eval mode.
+        layers: dotted names, bottom to top.
+        batch: on the model's device.
+
+    Raises:
+        CompressorError: a layer is not called exactly once with its hidden states as first positional argument.
+    """
+    calls: dict[str, LayerCall] = {}
+    inputs: dict[str, Tensor] = {}
+
+    def watch(name: str) -> Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], None]:
+        def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            if name in calls or not args or not isinstance(args[0], Tensor):
+                raise CompressorError(f"{name}: expected one call, with the hidden states as first argument")
+            calls[name], inputs[name] = LayerCall(args[1:], kwargs), args[0]
+
+        return hook
+
+    with ExitStack() as stack, torch.no_grad():
+        for name in layers:
+            layer = model.get_submodule(name)
+            stack.enter_context(layer.register_forward_pre_hook(watch(name), with_kwargs=True))
+        raw_output(model, batch)
+    if len(calls) < len(layers):
+        raise CompressorError(f"{next(name for name in layers if name not in calls)}: the model does not call it")
+    return inputs[layers[0]], calls
+
+
+def replay(
+    model: nn.Module, layer: str, call: LayerCall, hidden: Tensor, weights: Mapping[str, Tensor] | None = None
+) -> Tensor:
+    """Run one layer on hidden states of shape (B, T, D); return what it gives, of the same shape.
+
+    Args:
+        model: stays as it is.
+        layer: dotted name.
+        call: what ``record`` noted for this layer and batch.
+        hidden: what the layer reads.
+        weights: used in place of the layer's own parameters, by name in the model; names of other layers are ignored.
+    """
+    prefix = f"{layer}."
+    own = {name.removeprefix(prefix): weight for name, weight in (weights or {}).items() if name.startswith(prefix)}
+    output = functional_call(model.get_submodule(layer), own, (hidden, *call.args), dict(call.kwargs))
+    result: Tensor = output[0] if isinstance(output, tuple) else output
+    return result
+
+
+@contextmanager
+def watched(model: nn.Module, groups: Sequence[PrunableGroup]) -> Iterator[dict[str, Sublayer]]:
+    """Collect, inside a ``with`` block, what passes through each group's sublayer, by group name.
+
+    Emptied groups (no units) have nothing to watch and are left out.
+    """
+    seen = {group.name: Sublayer.__new__(Sublayer) for group in groups if group.units}
+
+    def reads(sublayer: Sublayer, attribute: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:
+        return lambda _, inputs: setattr(sublayer, attribute, inputs[0])
+
+    def gives(sublayer: Sublayer) -> Callable[[nn.Module, tuple[Any, ...], Tensor], None]:
+        return lambda _, __, output: setattr(sublayer, "output", output)
+
+    with ExitStack() as stack:
+        for group in groups:
+            if group.units:
+                consumer = model.get_submodule(group.consumer.module)
+                producer = model.get_submodule(group.producers[0].module)
+                sublayer = seen[group.name]
+                stack.enter_context(producer.register_forward_pre_hook(reads(sublayer, "residual")))
+                stack.enter_context(consumer.register_forward_pre_hook(reads(sublayer, "activations")))
+                stack.enter_context(consumer.register_forward_hook(gives(sublayer)))
+        yield seen

@@ -1,0 +1,158 @@
+"""Least squares on sufficient statistics: what correction of a sublayer's output projection undoes its error.
+
+Everything is written for the *correction*, not for the weights: with activations a_t (what the kept units give), the
+projection's present output o_t and the wished-for output r_t, the error is e_t = r_t - o_t, and we look for dW, db with
+least ``sum_t w_t |e_t - dW a_t - db|^2``. Nothing to correct then means e = 0 exactly, and the ridge pulls toward the
+present weights.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from compressor.errors import CompressorError
+
+_RIDGE_LIMIT = 1e6
+
+
+class Moments:
+    """Weighted second moments of activations and errors, accumulated in float64.
+
+    Attributes:
+        weight: sum of the token weights.
+        activations: sum of w a, shape (columns,).
+        errors: sum of w e, shape (D,).
+        gram: sum of w a a', shape (columns, columns).
+        cross: sum of w a e', shape (columns, D).
+        squared: sum of w e'e.
+    """
+
+    def __init__(self, columns: int, outputs: int, device: torch.device) -> None:
+        def zeros(*shape: int) -> Tensor:
+            return torch.zeros(*shape, dtype=torch.float64, device=device)
+
+        self.weight = 0.0
+        self.squared = 0.0
+        self.activations = zeros(columns)
+        self.errors = zeros(outputs)
+        self.gram = zeros(columns, columns)
+        self.cross = zeros(columns, outputs)
+
+    def add(self, activations: Tensor, errors: Tensor, weights: Tensor) -> None:
+        """Take in tokens.
+
+        Args:
+            activations: shape (tokens, columns).
+            errors: shape (tokens, D).
+            weights: shape (tokens,), not negative.
+
+        Products are formed in the dtype that is given and added in float64.
+        """
+        root = weights.to(activations).sqrt().unsqueeze(1)
+        a, e = activations * root, errors * root
+        self.weight += float(weights.double().sum())
+        self.squared += float(e.double().square().sum())
+        self.activations += (a * root).sum(dim=0, dtype=torch.float64)
+        self.errors += (e * root).sum(dim=0, dtype=torch.float64)
+        self.gram += a.T @ a
+        self.cross += a.T @ e
+
+
+@dataclass(frozen=True)
+class Correction:
+    """What is added to an output projection: ``weight`` (D, columns) and ``bias`` (D,), float64."""
+
+    weight: Tensor
+    bias: Tensor
+
+
+def residual(moments: Moments, correction: Correction | None = None) -> float:
+    """Return the mean squared error per token, summed over coordinates, that a correction leaves (None: none made)."""
+    if not moments.weight:
+        return 0.0
+    total = moments.squared
+    if correction is not None:
+        weight, bias = correction.weight, correction.bias
+        predicted = weight @ moments.activations
+        total += float((weight @ moments.gram * weight).sum() + moments.weight * bias.square().sum())
+        total += float(2 * (bias @ predicted) - 2 * (weight.T * moments.cross).sum() - 2 * (bias @ moments.errors))
+    return max(total, 0.0) / moments.weight
+
+
+def solve_weights(moments: Moments, *, ridge: float, bias: bool = True) -> Correction:
+    """Correct the whole matrix by ridge regression toward the present weights; the bias is free of the ridge.
+
+    Args:
+        moments: of the rows to fit.
+        ridge: relative to the mean diagonal of the normal matrix; raised tenfold while it is not positive definite.
+        bias: re-fit the bias too; on centred moments it then needs no unknown of its own.
+    """
+    gram, cross = _centred(moments) if bias else (moments.gram, moments.cross)
+    return _with_bias(moments, _ridge_solve(gram, cross, ridge).T, bias=bias)
+
+
+def solve_scales(moments: Moments, weight: Tensor, *, width: int, ridge: float, bias: bool = True) -> Correction:
+    """Correct one factor per unit (Kwon et al.'s mask tuning): unit i's columns become s_i times what they are.
+
+    The normal matrix over scales is the Hadamard product of ``W'W`` and the activations' Gram, summed over the
+    coordinates of each unit, so the explicit (tokens * D) x units design is never formed.
+
+    Args:
+        moments: of the rows to fit.
+        weight: the present output matrix, kept columns only, shape (D, units * width).
+        width: columns per unit.
+        ridge: relative to the mean diagonal of the normal matrix, toward scales of one.
+        bias: re-fit the bias too.
+    """
+    weight = weight.double()
+    gram, cross = _centred(moments) if bias else (moments.gram, moments.cross)
+    units = weight.shape[1] // width
+    normal = ((weight.T @ weight) * gram).reshape(units, width, units, width).sum(dim=(1, 3))
+    right = (weight.T * cross).sum(dim=1).reshape(units, width).sum(dim=1, keepdim=True)
+    change = _ridge_solve(normal, right, ridge).flatten().repeat_interleave(width)
+    return _with_bias(moments, weight * change, bias=bias)
+
+
+def solve_bias(moments: Moments) -> Correction:
+    """Correct the bias alone: all that an emptied sublayer has left."""
+    return _with_bias(moments, torch.zeros_like(moments.cross).T, bias=True)
+
+
+def _centred(moments: Moments) -> tuple[Tensor, Tensor]:
+    if not moments.weight:
+        return moments.gram, moments.cross
+    mean = moments.activations / moments.weight
+    gram = moments.gram - torch.outer(mean, moments.activations)
+    return gram, moments.cross - torch.outer(mean, moments.errors)
+
+
+def _with_bias(moments: Moments, weight: Tensor, *, bias: bool) -> Correction:
+    if not (bias and moments.weight):
+        return Correction(weight, torch.zeros_like(moments.errors))
+    return Correction(weight, (moments.errors - weight @ moments.activations) / moments.weight)
+
+
+def _ridge_solve(matrix: Tensor, right: Tensor, ridge: float) -> Tensor:
+    """Solve ``(matrix + ridge * mean diagonal * I) x = right`` by Cholesky, raising the ridge until that works.
+
+    Raises:
+        CompressorError: the matrix is not finite.
+    """
+    if not len(matrix):
+        return right
+    if not (torch.isfinite(matrix).all() and torch.isfinite(right).all()):
+        raise CompressorError("least squares: the activations or errors of the calibration rows are not finite")
+    scale = float(matrix.diagonal().mean())
+    if scale <= 0:
+        return torch.zeros_like(right)
+    identity = torch.eye(len(matrix), dtype=matrix.dtype, device=matrix.device)
+    ridge = max(ridge, 1e-14)
+    while ridge < _RIDGE_LIMIT:
+        factor, failed = torch.linalg.cholesky_ex(matrix + ridge * scale * identity)
+        if not failed:
+            return torch.cholesky_solve(right, factor)
+        ridge *= 10
+    raise CompressorError("least squares: the normal matrix has large negative eigenvalues")

@@ -1,0 +1,258 @@
+"""Recipe x registry -> plan: every name looked up, every option checked, every mistake reported at once."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, cast
+
+from pydantic import BaseModel, ValidationError
+
+from compressor.errors import InputError, RecipeError, did_you_mean
+from compressor.plugin import Component, Provider, Registry, Task
+from compressor.recipe.document import Trail
+from compressor.recipe.expect import explain, shown
+from compressor.recipe.lint import lint
+from compressor.recipe.loader import Recipe, StepRef
+from compressor.recipe.options import CalibrationOptions, Verification
+
+DISTRIBUTION = "compressor-onnx"
+Mistake = tuple[Trail, str]
+
+
+@dataclass(frozen=True)
+class Verb:
+    """What a step's key means: a component of ``kind``, named by the option ``key`` (``default`` when not given).
+
+    ``component`` is set for a step that belongs to the core and is not looked up.
+    """
+
+    kind: str
+    key: str = ""
+    default: str | None = None
+    component: type[Component] | None = None
+
+
+VERBS: Mapping[str, Verb] = {
+    "prune": Verb("method", "method"),
+    "export": Verb("exporter", "format", default="onnx"),
+    "quantize": Verb("quantizer", "method"),
+    "verify": Verb(Verification.kind, component=Verification),
+}
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of a plan; its repr is the call."""
+
+    index: int
+    verb: str
+    component: Component
+
+    @property
+    def slug(self) -> str:
+        """Name of the step's stage directory: ``01-prune``."""
+        return f"{self.index + 1:02d}-{self.verb}"
+
+    @property
+    def path(self) -> str:
+        """Where the step stands in the recipe: ``steps.0.prune``."""
+        return f"steps.{self.index}.{self.verb}"
+
+    def __repr__(self) -> str:
+        """Return the call: ``prune(fisher(target=Target(macs=0.6)))``; for a step of the core, the call alone."""
+        core = VERBS[self.verb].component is not None
+        return repr(self.component) if core else f"{self.verb}({self.component!r})"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Checked calls, in order.
+
+    Attributes:
+        recipe: what was asked.
+        task: data and metric.
+        calibration: the recipe's, its seed filled in.
+        steps: in order.
+        digest: sha256 over everything that changes the result: the model's name, every option of every component
+            (nested ones included), and who provides it in which version.
+        lints: remarks that stop nothing.
+        providers: of every component in use, by ``kind:name``.
+    """
+
+    recipe: Recipe
+    task: Task
+    calibration: CalibrationOptions
+    steps: tuple[Step, ...]
+    digest: str
+    lints: tuple[str, ...]
+    providers: Mapping[str, Provider]
+
+    def resolved(self) -> dict[str, Any]:
+        """Return the recipe with every option spelt out, defaults included; as a file it compiles to the same plan."""
+        return {"name": self.recipe.name, **_resolved(self.recipe, self.task, self.calibration, self.steps)}
+
+
+def compile_plan(recipe: Recipe, registry: Registry) -> Plan:
+    """Look up and check everything a recipe names, without torch.
+
+    Raises:
+        RecipeError: with every mistake of the recipe, its lines and paths.
+        PluginError: the recipe needs a plugin that failed to load.
+    """
+    checking = _Checking(registry, [*_model_mistakes(recipe.model), *_order_mistakes(recipe.steps)])
+    task = checking.task(recipe)
+    steps = [checking.step(step) for step in recipe.steps]
+    if recipe.problems or checking.mistakes:
+        found = [recipe.document.problem(trail, message) for trail, message in checking.mistakes]
+        raise RecipeError([*recipe.problems, *found])
+    return _plan(recipe, cast("Task", task), tuple(step for step in steps if step), registry)
+
+
+def _plan(recipe: Recipe, task: Task, steps: tuple[Step, ...], registry: Registry) -> Plan:
+    seed = recipe.seed if recipe.calibration.seed is None else recipe.calibration.seed
+    calibration = recipe.calibration.model_copy(update={"seed": seed})
+    used = [component for top in (task, *(step.component for step in steps)) for component in _components(top)]
+    providers = {f"{one.kind}:{one.name}": _provider(one, registry) for one in used}
+    canonical = {
+        **_resolved(recipe, task, calibration, steps),
+        "providers": {key: str(provider) for key, provider in providers.items()},
+        DISTRIBUTION: version(DISTRIBUTION),
+    }
+    digest = hashlib.sha256(json.dumps(canonical, sort_keys=True).encode()).hexdigest()
+    return Plan(recipe, task, calibration, steps, digest, lint(steps), providers)
+
+
+def _resolved(recipe: Recipe, task: Task, calibration: CalibrationOptions, steps: Sequence[Step]) -> dict[str, Any]:
+    return {
+        "model": recipe.model,
+        "revision": recipe.revision,
+        "task": {"name": task.name, **task.options()},
+        "calibration": calibration.options(),
+        "seed": recipe.seed,
+        "steps": [{step.verb: {**_selector(step), **step.component.options()}} for step in steps],
+    }
+
+
+def _selector(step: Step) -> dict[str, str]:
+    key = VERBS[step.verb].key
+    return {key: step.component.name} if key else {}
+
+
+def _components(value: Any) -> Iterator[Component]:
+    """Yield every component in a value, nested ones included."""
+    if isinstance(value, Component):
+        yield value
+    if isinstance(value, BaseModel):
+        value = [getattr(value, name) for name in type(value).model_fields]
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    if isinstance(value, list | tuple | set | frozenset):
+        for item in value:
+            yield from _components(item)
+
+
+def _provider(component: Component, registry: Registry) -> Provider:
+    if any(verb.component is type(component) for verb in VERBS.values()):
+        return core_provider(type(component))
+    return registry.provider(component.kind, component.name)
+
+
+def core_provider(cls: type[Component]) -> Provider:
+    """Return the provider of a component that belongs to the core."""
+    return Provider(DISTRIBUTION, version(DISTRIBUTION), cls.__module__)
+
+
+@dataclass
+class _Checking:
+    """Checks one part after another; None is what cannot be used, and ``mistakes`` says why."""
+
+    registry: Registry
+    mistakes: list[Mistake]
+
+    def task(self, recipe: Recipe) -> Component | None:
+        if recipe.task is None:
+            return None
+        at: Trail = ("task", "name") if isinstance(recipe.document.data["task"], dict) else ("task",)
+        cls = self._find("task", recipe.task.name, at)
+        task = self._validated(cls, recipe.task.options, ("task",)) if cls else None
+        self.mistakes += _path_mistakes(task)
+        return task
+
+    def step(self, step: StepRef) -> Step | None:
+        verb = VERBS.get(step.verb)
+        if verb is None:
+            guess = did_you_mean(step.verb, VERBS)
+            message = f"unknown step '{step.verb}'{guess}; known steps: {', '.join(VERBS)}"
+            self.mistakes.append((step.trail, message))
+            return None
+        short = isinstance(step.options, str)
+        if short and not verb.key:
+            self.mistakes.append((step.trail, f"expected a mapping of options, got {shown(step.options)}"))
+            return None
+        options = {verb.key: step.options} if isinstance(step.options, str) else dict(step.options)
+        cls = verb.component or self._chosen(verb, options, step.trail if short else (*step.trail, verb.key))
+        component = self._validated(cls, options, step.trail) if cls else None
+        return Step(step.index, step.verb, component) if component else None
+
+    def _chosen(self, verb: Verb, options: dict[str, Any], at: Trail) -> type[Component] | None:
+        """Take the component's name out of the options and look it up."""
+        name = options.pop(verb.key, verb.default)
+        if isinstance(name, str):
+            return self._find(verb.kind, name, at)
+        known = ", ".join(self.registry.names(verb.kind)) or "none is installed"
+        found = "is missing" if name is None else f"got {shown(name)}"
+        self.mistakes.append((at, f"{found}; expected the name of a {verb.kind}: {known}"))
+        return None
+
+    def _find(self, kind: str, name: str, at: Trail) -> type[Component] | None:
+        try:
+            return self.registry.get(kind, name)
+        except InputError as error:
+            self.mistakes.append((at, error.message))
+            return None
+
+    def _validated(self, cls: type[Component], options: Mapping[str, Any], inside: Trail) -> Component | None:
+        try:
+            return cls.model_validate(options, context={"registry": self.registry})
+        except ValidationError as error:
+            found = explain(error, cls, options, self.registry)
+            self.mistakes += [((*inside, *trail), message) for trail, message in found]
+            return None
+
+
+def _order_mistakes(steps: Sequence[StepRef]) -> Iterator[Mistake]:
+    """Yield steps that come too early or too late: pruning changes the model, export writes it, the rest reads it."""
+    exported = False
+    for step in steps:
+        if step.verb == "prune" and exported:
+            yield step.trail, "expected before export: what is pruned now would not be in the exported file"
+        if step.verb in {"quantize", "verify"} and not exported:
+            yield step.trail, "expected after an export step: it works on the exported file"
+        exported = exported or step.verb == "export"
+
+
+def _local(text: str) -> bool:
+    """Tell whether a text is a path on this machine rather than a hub id, which is ``name`` or ``owner/name``."""
+    return text.startswith((".", "/", "~")) or text.count("/") > 1
+
+
+def _model_mistakes(model: str) -> Iterator[Mistake]:
+    path = Path(model).expanduser()
+    if path.is_dir():
+        return
+    if path.exists():
+        yield ("model",), f"expected a directory, got the file '{model}'"
+    elif _local(model):
+        yield ("model",), f"no such directory: '{model}'; expected a checkpoint directory or a hub id"
+
+
+def _path_mistakes(task: Component | None) -> Iterator[Mistake]:
+    """Yield a mistake when the task has an option ``path`` that leads nowhere."""
+    path = getattr(task, "path", None)
+    if isinstance(path, str | Path) and _local(str(path)) and not Path(path).expanduser().exists():
+        yield ("task", "path"), f"no such file or directory: '{path}'"

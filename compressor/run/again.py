@@ -1,0 +1,134 @@
+"""Measure finished runs and ONNX files again, on the machine at hand."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from compressor.errors import InputError
+from compressor.model.source import CONFIG
+from compressor.plugin.registry import Registry
+from compressor.recipe.loader import load_recipe
+from compressor.recipe.options import Verification
+from compressor.recipe.plan import Plan, compile_plan
+from compressor.run.load import load_tokenizer
+from compressor.run.output import DENSE, LOCK, MODEL, RECIPE, REPORT
+from compressor.run.verification import Subject, verify
+from compressor.verify.environment import environment
+from compressor.verify.latency import Protocol, Shape, measure
+from compressor.verify.statistics import Resampling
+
+
+def verify_again(directory: Path, shape: Mapping[str, Any]) -> dict[str, Any]:
+    """Repeat a finished run's verification: same rows, same gates, this machine. Writes nothing.
+
+    Args:
+        directory: the run's output directory.
+        shape: options of the verify step to replace, e.g. ``{"batch": (1, 8)}``.
+
+    Raises:
+        InputError: the directory is no finished run with an exported model, or its data are gone.
+    """
+    plan, report = read_run(directory)
+    asked = [step.component for step in plan.steps if isinstance(step.component, Verification)]
+    options = (asked[-1] if asked else Verification()).model_copy(update=dict(shape))
+    source = json.loads((directory / CONFIG).read_text(encoding="utf-8"))
+    costs = report["model"].get("encoder_macs", {"dense": 1.0, "compressed": 1.0})
+    subject = Subject(
+        task=plan.task,
+        tokenizer=load_tokenizer(str(directory), None),
+        label2id=source.get("label2id") or {},
+        dense=dense_file(directory),
+        compressed=directory / MODEL,
+        macs_ratio=costs["compressed"] / costs["dense"],
+    )
+    found = verify(subject, options, seed=plan.recipe.seed)
+    sizes = {**report["model"], "bytes": found.pop("bytes")}
+    return {**report, **found, "model": sizes, "environment": environment()}
+
+
+def read_run(directory: Path) -> tuple[Plan, dict[str, Any]]:
+    """Return the plan and the report of a finished run.
+
+    Raises:
+        InputError: the directory is not one.
+    """
+    missing = [name for name in (RECIPE, LOCK, REPORT, MODEL) if not (directory / name).is_file()]
+    if missing:
+        raise InputError(
+            f"{directory}: not a finished run with an exported model: {', '.join(missing)} missing",
+            hint="name the directory that compress apply wrote",
+        )
+    try:
+        lock = yaml.safe_load((directory / LOCK).read_text(encoding="utf-8"))
+        report: dict[str, Any] = json.loads((directory / REPORT).read_text(encoding="utf-8"))
+        model, overrides = lock["recipe"]["model"], lock["overrides"]
+    except (yaml.YAMLError, json.JSONDecodeError, KeyError, TypeError) as error:
+        raise InputError(f"{directory}: {LOCK} or {REPORT} is damaged: {error}") from error
+    recipe = load_recipe(directory / RECIPE, model=model, overrides=overrides)
+    return compile_plan(recipe, Registry.load()), report
+
+
+def dense_file(directory: Path) -> Path:
+    """Return the dense model's ONNX file, which the export stage left.
+
+    Raises:
+        InputError: it is gone.
+    """
+    found = sorted(directory.glob(f"stages/*/{DENSE}"))
+    if not found:
+        raise InputError(f"{directory}: stages/*/{DENSE} is gone, there is nothing to compare with")
+    return found[-1]
+
+
+def bench_files(
+    models: Sequence[Path],
+    *,
+    batch: Sequence[int] = (1,),
+    sequence: Sequence[int] = (128,),
+    threads: Sequence[int] = (1,),
+    rounds: int = 15,
+    provider: str = "cpu",
+) -> dict[str, Any]:
+    """Time ONNX files against the first one, interleaved.
+
+    Args:
+        models: ONNX files, or run directories, whose ``model.onnx`` is meant; one run directory alone is timed
+            against its own dense model.
+        batch: samples per call.
+        sequence: tokens per sample.
+        threads: intra-op threads.
+        rounds: in which the models take turns.
+        provider: execution provider.
+
+    Raises:
+        InputError: a file is missing or cannot be run.
+    """
+    files = named_files(models)
+    rows = measure(
+        files,
+        [Shape(samples, length) for samples in batch for length in sequence],
+        threads=threads,
+        provider=provider,
+        protocol=Protocol(rounds=rounds, resampling=Resampling()),
+    )
+    return {"latency": [asdict(row) for row in rows], "environment": environment()}
+
+
+def named_files(models: Sequence[Path]) -> dict[str, Path]:
+    """Return the ONNX files by a short name each."""
+    if len(models) == 1 and models[0].is_dir():
+        return {"dense": dense_file(models[0]), models[0].name: models[0] / MODEL}
+    files: dict[str, Path] = {}
+    for path in models:
+        file = path / MODEL if path.is_dir() else path
+        if not file.is_file():
+            raise InputError(f"{file}: no such ONNX file")
+        name = path.name if path.name not in files else str(path)
+        files[name if name not in files else f"{name} ({len(files) + 1})"] = file
+    return files

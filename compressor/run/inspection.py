@@ -1,0 +1,68 @@
+"""What a checkpoint, a run directory or an ONNX file holds, as plain data."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import onnx
+
+from compressor.model import checkpoint
+from compressor.model.artifact import initializer_elements
+from compressor.model.costs import encoder_macs, parameters
+from compressor.plugin.components import ModelFamily
+from compressor.plugin.registry import Registry
+from compressor.run.load import families
+
+
+def inspect_path(path: Path, *, sequence: float) -> dict[str, Any]:
+    """Describe a file or a directory.
+
+    Args:
+        path: an ``.onnx`` file, a checkpoint directory, or a run's output directory.
+        sequence: tokens per sample at which MACs are counted.
+
+    Raises:
+        InputError: the path is neither.
+    """
+    if path.suffix == ".onnx":
+        return {"path": str(path), "onnx": inspect_onnx(path)}
+    found = {"path": str(path), **inspect_checkpoint(path, families(Registry.load()), sequence=sequence)}
+    files = sorted(path.glob("*.onnx"))
+    return {**found, "files": {file.name: inspect_onnx(file) for file in files}} if files else found
+
+
+def inspect_checkpoint(path: Path, by_type: Mapping[str, ModelFamily], *, sequence: float) -> dict[str, Any]:
+    """Describe a checkpoint: what is in each layer, parameters, MACs."""
+    model: Any = checkpoint.load(checkpoint.local_directory(str(path)), by_type)
+    family = by_type[model.config.model_type]
+    groups = family.groups(model)
+    layers: dict[int, dict[str, int]] = {}
+    for group in groups:
+        layers.setdefault(group.index, {})[group.kind] = group.units
+    return {
+        "model_type": model.config.model_type,
+        "architecture": type(model).__name__,
+        "family": family.name,
+        "parameters": parameters(model),
+        "encoder_macs": {"macs": encoder_macs(model, groups, sequence), "sequence": sequence},
+        "layers": [{"layer": index, **units} for index, units in sorted(layers.items())],
+    }
+
+
+def inspect_onnx(path: Path) -> dict[str, Any]:
+    """Describe an ONNX file: inputs, outputs, operators, and how many numbers its initialisers hold."""
+    elements = initializer_elements(path)
+    model = onnx.load(str(path), load_external_data=False)
+    graph = model.graph
+    return {
+        "size_bytes": path.stat().st_size,
+        "opset": {opset.domain or "ai.onnx": opset.version for opset in model.opset_import},
+        "inputs": [value.name for value in graph.input],
+        "outputs": [value.name for value in graph.output],
+        "initializer_elements": elements,
+        "operators": dict(Counter(node.op_type for node in graph.node).most_common()),
+    }
+

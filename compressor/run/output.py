@@ -1,0 +1,71 @@
+"""What a finished run leaves: the files a server reads at the root, the proof beside them, the stages below."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from compressor.model import checkpoint
+from compressor.recipe.lock import lock_text
+from compressor.recipe.options import Verification
+from compressor.run.journal import write_text
+from compressor.run.session import Session, latest
+from compressor.verify.environment import environment
+from compressor.verify.report import model_card, write_report
+
+MODEL = "model.onnx"
+DENSE = "dense.onnx"
+RECIPE = "recipe.yaml"
+LOCK = "recipe.lock.yaml"
+REPORT = "report.json"
+
+
+def build_report(session: Session) -> dict[str, Any]:
+    """Return what ``report.json`` holds; its schema is in ``verify/report.py``."""
+    plan = session.plan
+    sizes = {name: latest(session, name) for name in ("parameters", "encoder_macs", "bytes")}
+    checks = next((o.metrics for o in reversed(session.outcomes) if isinstance(o.step.component, Verification)), {})
+    return {
+        "recipe": {
+            "name": plan.recipe.name,
+            "digest": plan.digest,
+            "seed": plan.recipe.seed,
+            "model": plan.recipe.model,
+            "task": {"name": plan.task.name, **plan.task.options()},
+        },
+        "environment": environment(),
+        "model": {name: size for name, size in sizes.items() if size is not None},
+        **{name: checks[name] for name in ("quality", "latency", "gates") if name in checks},
+        "passed": checks.get("passed", True),
+        "lints": list(plan.lints),
+        "steps": [
+            {"slug": o.step.slug, "call": repr(o.step), "seconds": o.seconds, "metrics": dict(o.metrics)}
+            for o in session.outcomes
+        ],
+    }
+
+
+def write_output(session: Session, report: dict[str, Any]) -> None:
+    """Write the root of the run directory; what is in it already, a killed run left there, is replaced."""
+    root = session.run_dir
+    source = checkpoint.local_directory(session.plan.recipe.model, session.plan.recipe.revision)
+    checkpoint.save(session.model, root, tokenizer_source=source)
+    if "model" in session.artifacts:
+        shutil.copyfile(session.artifacts["model"].path, root / MODEL)
+    shutil.copyfile(session.plan.recipe.source, root / RECIPE)
+    inputs = {
+        "model_sha256": checkpoint.fingerprint(session.teacher),
+        "calibration_rows": len(session.calibration.rows),
+        "calibration_mean_length": session.calibration.mean_length,
+    }
+    write_text(root / LOCK, lock_text(session.plan, environment=report["environment"], inputs=inputs))
+    write_text(root / "README.md", model_card(report))
+    write_report(report, root / REPORT)
+
+
+def drop_duplicates(root: Path) -> None:
+    """Remove what a stage kept for resuming and the root has as well: a finished run does not resume."""
+    for stage in (root / "stages").iterdir():
+        shutil.rmtree(stage / "model", ignore_errors=True)
+        (stage / MODEL).unlink(missing_ok=True)

@@ -1,0 +1,176 @@
+"""Run a plan: load, calibrate, one hook call per step, and the finished directory by one rename."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import FileLock, Timeout
+
+from compressor.errors import InputError
+from compressor.model import checkpoint
+from compressor.plugin.registry import Registry
+from compressor.recipe.plan import Plan, Step
+from compressor.run import steps
+from compressor.run.journal import Journal, chain
+from compressor.run.load import open_session
+from compressor.run.output import build_report, drop_duplicates, write_output
+from compressor.run.session import Outcome, Session
+from compressor.verify.environment import environment
+
+logger = logging.getLogger("compressor")
+Announce = Callable[[str], None]
+CORE = "compressor.run.steps"
+"""Name of the core's own hook implementation among the plugins."""
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A finished run: its directory and its report (plain data, as in ``report.json``)."""
+
+    directory: Path
+    report: dict[str, Any]
+
+    @property
+    def passed(self) -> bool:
+        """Whether no gate failed."""
+        return bool(self.report["passed"])
+
+
+def run(
+    plan: Plan,
+    out: Path,
+    *,
+    registry: Registry,
+    device: torch.device,
+    fresh: bool = False,
+    announce: Announce = logger.info,
+) -> Finished:
+    """Run a plan into the directory ``out``, resuming a killed run of the same plan.
+
+    Work happens in ``out.partial-<digest>`` beside it; ``out`` appears by one rename when everything is done.
+
+    Args:
+        plan: what to do.
+        out: the directory to make.
+        registry: the installed plugins, whose ``compressor_run_step`` hooks are called.
+        device: where the model and the calibration batches go.
+        fresh: throw away an unfinished run, and replace ``out`` when the new one is finished.
+        announce: told one line per stage.
+
+    Raises:
+        InputError: ``out`` exists, or another process is at work on the same run.
+        CompressorError: a step cannot be done; finished stages stay for the next attempt.
+    """
+    if out.exists() and not fresh:
+        raise InputError(
+            f"{out}: exists already; nothing is overwritten",
+            hint="choose another directory with -o, or --fresh to replace this one when the new run is finished",
+        )
+    if CORE not in {plugin.entry_point for plugin in registry.plugins}:
+        registry.register(steps, CORE)
+    work = out.with_name(f"{out.name}.partial-{plan.digest[:12]}")
+    with _alone(work):
+        if fresh:
+            shutil.rmtree(work, ignore_errors=True)
+        work.mkdir(parents=True, exist_ok=True)
+        with _log_file(work / "logs" / "run.log"):
+            report = _run_stages(plan, work, registry=registry, device=device, announce=announce)
+        _publish(work, out)
+    drop_duplicates(out)
+    return Finished(out, report)
+
+
+@contextmanager
+def _alone(work: Path) -> Iterator[None]:
+    """Hold the run's lock: two processes must not write one directory."""
+    work.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(f"{work}.lock")
+    try:
+        with lock.acquire(timeout=0):
+            yield
+            Path(lock.lock_file).unlink(missing_ok=True)
+    except Timeout as error:
+        raise InputError(f"{work}: another process is at work on this run", hint="wait for it, or use -o") from error
+
+
+@contextmanager
+def _log_file(path: Path) -> Iterator[None]:
+    """Append what the run logs, errors with their tracebacks included, to a file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handler = logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    except BaseException:
+        logger.exception("the run stopped")
+        raise
+    finally:
+        logger.removeHandler(handler)
+        handler.close()
+
+
+def _run_stages(
+    plan: Plan, work: Path, *, registry: Registry, device: torch.device, announce: Announce
+) -> dict[str, Any]:
+    announce(f"load {plan.recipe.model} on {device}")
+    session = open_session(plan, registry, work, device)
+    announce(
+        f"calibrate on {len(session.calibration.rows)} rows of task '{session.task.name}', "
+        f"{session.calibration.mean_length:.2f} tokens on average"
+    )
+    journal = Journal(work, _root_fingerprint(session), plan.steps)
+    for step in plan.steps:
+        _do_or_restore(step, session, journal, registry=registry, announce=announce)
+    report = build_report(session)
+    write_output(session, report)
+    return report
+
+
+def _do_or_restore(
+    step: Step, session: Session, journal: Journal, *, registry: Registry, announce: Announce
+) -> None:
+    done = journal.finished(step)
+    if done is not None:
+        announce(f"{step.slug} was finished before ({done['seconds']:.1f} s)")
+        steps.restore(step, session, seconds=done["seconds"], metrics=done["metrics"])
+        return
+    announce(repr(step))
+    journal.start(step)
+    torch.manual_seed(session.seed)
+    outcome: Outcome = registry.hook.compressor_run_step(step=step, session=session)
+    metrics = json.loads(json.dumps(outcome.metrics))  # as a resumed run will read them
+    journal.finish(step, seconds=outcome.seconds, metrics=metrics)
+    steps.record(replace(outcome, metrics=metrics), session)
+    announce(f"{step.slug} took {outcome.seconds:.1f} s")
+
+
+def _root_fingerprint(session: Session) -> str:
+    """Hash what every stage depends on, the contents of the model and of the calibration rows included."""
+    rows = json.dumps([session.calibration.rows, session.calibration.batch_size], default=str)
+    return chain(
+        session.plan.digest,
+        checkpoint.fingerprint(session.teacher),
+        hashlib.sha256(rows.encode()).hexdigest(),
+        session.device.type,
+        json.dumps(environment()["packages"], sort_keys=True),
+    )
+
+
+def _publish(work: Path, out: Path) -> None:
+    """Make ``out`` appear by one rename; an older one is moved aside first and removed last."""
+    old = out.with_name(f"{out.name}.old-{work.name[-12:]}")
+    if out.exists():
+        out.replace(old)
+    work.replace(out)
+    shutil.rmtree(old, ignore_errors=True)

@@ -1,0 +1,181 @@
+"""What each verb does to a session. The only module that assigns to one.
+
+Every verb has two functions: one does the step and returns its figures, the other puts a finished step's results back
+into the session of a resumed run, from the files the first one left in the stage directory.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+
+from compressor.errors import CompressorError, PluginError
+from compressor.model import checkpoint, surgery
+from compressor.model.artifact import Artifact
+from compressor.model.costs import encoder_macs, parameters
+from compressor.model.masks import Masks
+from compressor.model.outputs import OUTPUT_NAMES, raw_output
+from compressor.plugin import hookimpl
+from compressor.plugin.components import Exporter, Pruned, PruningMethod
+from compressor.recipe.options import Verification
+from compressor.recipe.plan import Step
+from compressor.run.session import Outcome, Session, latest
+from compressor.run.verification import Subject, verify
+
+REMOVAL_TOLERANCE = 1e-4
+"""Largest difference between the masked and the shrunk model's outputs, relative to the largest output."""
+
+
+@contextmanager
+def plugin_call(step: Step) -> Iterator[None]:
+    """Name the plugin in whatever goes wrong inside it."""
+    try:
+        yield
+    except CompressorError:
+        raise
+    except Exception as error:  # a plugin may raise anything: this is where it gets its name
+        raise PluginError(
+            f"step {step.slug}: {step.component.kind} '{step.component.name}' "
+            f"({type(step.component).__module__}) failed: {type(error).__name__}: {error}",
+            hint="the traceback is in logs/run.log of the run directory; report it to the plugin's authors",
+        ) from error
+
+
+def _stage(step: Step, session: Session) -> Path:
+    return session.run_dir / "stages" / step.slug
+
+
+def _prune(step: Step, session: Session) -> dict[str, Any]:
+    with plugin_call(step):
+        pruned = cast(PruningMethod, step.component).prune(session)
+    shrunk = surgery.shrink(session.model, session.family, pruned.masks, pruned.weights)
+    difference = _removal_difference(session, pruned, shrunk)
+    stage = _stage(step, session)
+    checkpoint.save(shrunk, stage / "model")
+    pruned.masks.save(stage / "masks.safetensors")
+    length = pruned.metrics.get("sequence", session.calibration.mean_length)
+    figures = {
+        **pruned.metrics,
+        "parameters": {"dense": parameters(session.teacher), "compressed": parameters(shrunk)},
+        "encoder_macs": {
+            "dense": encoder_macs(session.teacher, session.family.groups(session.teacher), length),
+            "compressed": encoder_macs(shrunk, session.family.groups(shrunk), length),
+            "sequence": length,
+        },
+        "removal_max_abs_diff": difference,
+    }
+    session.model, session.masks = shrunk, pruned.masks
+    return figures
+
+
+def _removal_difference(session: Session, pruned: Pruned, shrunk: torch.nn.Module) -> float:
+    """Prove on one calibration batch that removing the units equals masking them; return the difference."""
+    everything = Masks({group.name: torch.ones(group.units, dtype=torch.bool) for group in session.groups})
+    full = surgery.shrink(session.model, session.family, everything, pruned.weights)
+    batch = next(session.calibration.batches(session.device))
+    with torch.no_grad(), surgery.masked(full, session.family.groups(full), pruned.masks.keep):
+        expected = raw_output(full, batch)
+    with torch.no_grad():
+        found = raw_output(shrunk, batch)
+    mask = batch["attention_mask"].bool()
+    if expected.ndim > mask.ndim:  # hidden states of padding tokens mean nothing
+        expected, found = expected[mask], found[mask]
+    difference = float((expected - found).abs().max())
+    if not difference <= REMOVAL_TOLERANCE * max(1.0, float(expected.abs().max())):
+        raise CompressorError(
+            f"removing the masked units changed the model's output by {difference:.2e}; expected what masking gives",
+            hint="this is a bug of the model family's table or of the method's weights; the run stops before export",
+        )
+    return difference
+
+
+def _restore_prune(step: Step, session: Session, metrics: Mapping[str, Any]) -> None:
+    stage = _stage(step, session)
+    by_type = {model_type: session.family for model_type in session.family.model_types}
+    session.model = checkpoint.load(stage / "model", by_type).to(session.device)
+    session.masks = Masks.load(stage / "masks.safetensors")
+
+
+def _export(step: Step, session: Session) -> dict[str, Any]:
+    stage = _stage(step, session)
+    exporter = cast(Exporter, step.component)
+    for name, model in (("dense", session.teacher), ("model", session.model)):
+        with plugin_call(step):
+            session.artifacts[name] = exporter.export(
+                model,
+                stage / f"{name}.onnx",
+                input_names=session.input_names,
+                output_name=OUTPUT_NAMES[session.task.head],
+            )
+    return {name: _plain(artifact) for name, artifact in session.artifacts.items()}
+
+
+def _plain(artifact: Artifact) -> dict[str, Any]:
+    return {**asdict(artifact), "path": artifact.path.name}
+
+
+def _restore_export(step: Step, session: Session, metrics: Mapping[str, Any]) -> None:
+    for name, fields in metrics.items():
+        names = {key: tuple(fields[key]) for key in ("input_names", "output_names")}
+        artifact = Artifact(**{**fields, **names})
+        session.artifacts[name] = replace(artifact, path=_stage(step, session) / artifact.path)
+
+
+def _verify(step: Step, session: Session) -> dict[str, Any]:
+    costs = latest(session, "encoder_macs")
+    return verify(
+        Subject(
+            task=session.task,
+            tokenizer=session.tokenizer,
+            label2id=session.label2id,
+            dense=session.artifacts["dense"].path,
+            compressed=session.artifacts["model"].path,
+            macs_ratio=costs["compressed"] / costs["dense"] if costs else 1.0,
+        ),
+        cast(Verification, step.component),
+        seed=session.seed,
+    )
+
+
+def _restore_nothing(step: Step, session: Session, metrics: Mapping[str, Any]) -> None:
+    """Put nothing back: the figures of this step are all it leaves."""
+
+
+@dataclass(frozen=True)
+class Verb:
+    """How a verb is done, and how a finished one is put back."""
+
+    run: Callable[[Step, Session], dict[str, Any]]
+    restore: Callable[[Step, Session, Mapping[str, Any]], None]
+
+
+VERBS: Mapping[str, Verb] = {
+    "prune": Verb(_prune, _restore_prune),
+    "export": Verb(_export, _restore_export),
+    "verify": Verb(_verify, _restore_nothing),
+}
+
+
+@hookimpl(trylast=True)
+def compressor_run_step(step: Step, session: Session) -> Outcome:
+    """Run a step; the last to be asked, and always answers."""
+    start = time.perf_counter()
+    metrics = VERBS[step.verb].run(step, session)
+    return Outcome(step=step, seconds=time.perf_counter() - start, metrics=metrics)
+
+
+def record(outcome: Outcome, session: Session) -> None:
+    """Append a finished step's outcome."""
+    session.outcomes.append(outcome)
+
+
+def restore(step: Step, session: Session, *, seconds: float, metrics: Mapping[str, Any]) -> None:
+    """Put a finished step's results back into the session of a resumed run."""
+    VERBS[step.verb].restore(step, session, metrics)
+    record(Outcome(step=step, seconds=seconds, metrics=metrics), session)

@@ -1,0 +1,100 @@
+"""Dense against compressed, both in onnxruntime: metric, latency, size, gates."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+
+from compressor.model.runtime import SessionOptions, open_session
+from compressor.plugin.components import Task
+from compressor.recipe.options import Verification
+from compressor.run.data import collate
+from compressor.verify.evaluate import Quality, compare, labels_of, onnx_outputs
+from compressor.verify.gates import Limits, check_gates, failed
+from compressor.verify.latency import LatencyRow, Protocol, Shape, measure
+from compressor.verify.statistics import Resampling
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is compared.
+
+    Attributes:
+        task: gives the validation rows and the metric.
+        tokenizer: of the checkpoint.
+        label2id: class ids by name, of the checkpoint.
+        dense: ONNX file of the model as it was.
+        compressed: ONNX file of the model as it is now.
+        macs_ratio: encoder MACs, compressed divided by dense.
+    """
+
+    task: Task
+    tokenizer: PreTrainedTokenizerBase
+    label2id: Mapping[str, int]
+    dense: Path
+    compressed: Path
+    macs_ratio: float
+
+
+def verify(subject: Subject, options: Verification, *, seed: int) -> dict[str, Any]:
+    """Measure and judge.
+
+    Returns:
+        Plain data: ``quality``, ``latency`` (a list of rows), ``bytes``, ``gates`` (a list) and ``passed``.
+
+    Raises:
+        CompressorError: rows, files or the execution provider cannot be used.
+    """
+    resampling = Resampling(confidence=options.confidence, seed=seed)
+    quality = measure_quality(subject, options, resampling)
+    latency = measure_latency(subject, options, resampling)
+    sizes = {"dense": subject.dense.stat().st_size, "compressed": subject.compressed.stat().st_size}
+    gates = check_gates(
+        Limits(**options.gates.given()),
+        quality=quality,
+        latency=[row for row in latency if row.model == "compressed"],
+        size=sizes["compressed"] / sizes["dense"],
+        macs=subject.macs_ratio,
+    )
+    return {
+        "quality": asdict(quality),
+        "latency": [asdict(row) for row in latency],
+        "bytes": sizes,
+        "gates": [asdict(gate) for gate in gates],
+        "passed": not failed(gates),
+    }
+
+
+def measure_quality(subject: Subject, options: Verification, resampling: Resampling) -> Quality:
+    """Score both files on the same validation rows."""
+    rows = subject.task.load("validation", subject.tokenizer, label2id=subject.label2id)
+    rows = rows.select(range(min(options.samples or len(rows), len(rows)))).to_list()
+    session_options = SessionOptions(provider=options.provider, threads=0)
+    dense, compressed = (
+        onnx_outputs(
+            open_session(path, session_options),
+            rows,
+            task_output=subject.task.output,
+            collate=partial(collate, tokenizer=subject.tokenizer),
+        )
+        for path in (subject.dense, subject.compressed)
+    )
+    return compare(subject.task, compressed, dense, labels_of(rows), resampling)
+
+
+def measure_latency(subject: Subject, options: Verification, resampling: Resampling) -> list[LatencyRow]:
+    """Time both files in turn at every asked shape and thread count."""
+    return measure(
+        {"dense": subject.dense, "compressed": subject.compressed},
+        [Shape(batch, sequence) for batch in options.batch for sequence in options.sequence],
+        threads=options.threads,
+        provider=options.provider,
+        protocol=Protocol(
+            rounds=options.rounds, vocabulary=len(subject.tokenizer), untuned=True, resampling=resampling
+        ),
+    )

@@ -1,0 +1,203 @@
+"""Tiny models, toy data and conformance assertions, for our tests and for those of plugin authors."""
+
+# ruff: noqa: S101, S106 - assertions are what this module is for, and special tokens are no passwords
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification, PreTrainedTokenizerFast
+
+from compressor.model import checkpoint, surgery
+from compressor.model.groups import PrunableGroup
+from compressor.model.masks import Masks
+from compressor.model.outputs import raw_output
+from compressor.model.runtime import open_session
+from compressor.plugin import ModelFamily
+
+TEXT = "the a cat dog fish bird ate saw likes big small red good bad fast slow film plot very not is was"
+WORDS = tuple(TEXT.split())
+SPECIALS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+SHAPE: Mapping[str, Any] = {
+    "vocab_size": 128,
+    "hidden_size": 32,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "intermediate_size": 48,
+    "max_position_embeddings": 160,
+}
+DISTILBERT_NAMES = {
+    "hidden_size": "dim",
+    "num_hidden_layers": "n_layers",
+    "num_attention_heads": "n_heads",
+    "intermediate_size": "hidden_dim",
+}
+
+
+def tiny_model(
+    model_type: str = "bert",
+    *,
+    num_labels: int | None = 2,
+    seed: int = 0,
+    attention: str | None = None,
+    **shape: Any,
+) -> nn.Module:
+    """Build a random encoder of a few thousand weights, in eval mode.
+
+    Args:
+        model_type: ``bert``, ``roberta``, ``electra``, ``distilbert``, ... as in the model's config.
+        num_labels: outputs of the classification head; None gives the bare encoder.
+        seed: of the weights, which are larger than usual so that every unit matters.
+        attention: implementation, ``"eager"`` or ``"sdpa"``; None = transformers' choice.
+        shape: replacements for ``SHAPE``.
+    """
+    sizes = {**SHAPE, **shape}
+    if model_type == "distilbert":
+        sizes = {DISTILBERT_NAMES.get(name, name): size for name, size in sizes.items()}
+    if model_type == "electra":
+        sizes["embedding_size"] = 16
+    config = AutoConfig.for_model(model_type, pad_token_id=0, initializer_range=0.2, **sizes)
+    auto: Any = AutoModel
+    if num_labels is not None:
+        config.num_labels = num_labels
+        auto = AutoModelForSequenceClassification
+    torch.manual_seed(seed)
+    model: nn.Module = auto.from_config(config, attn_implementation=attention).eval()
+    for name, parameter in model.named_parameters():
+        if name.endswith("bias"):  # transformers starts biases at 0, which would hide a lost bias
+            nn.init.normal_(parameter, std=0.1)
+    return model
+
+
+def tiny_tokenizer() -> PreTrainedTokenizerFast:
+    """Build a word-level tokenizer over ``WORDS`` that frames with ``[CLS]`` and ``[SEP]``."""
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+
+    vocabulary = {word: index for index, word in enumerate((*SPECIALS, *WORDS))}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        special_tokens=[("[CLS]", vocabulary["[CLS]"]), ("[SEP]", vocabulary["[SEP]"])],
+    )
+    return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]  # transformers' constructor has no types
+        tokenizer_object=tokenizer,
+        pad_token="[PAD]",
+        unk_token="[UNK]",
+        cls_token="[CLS]",
+        sep_token="[SEP]",
+        mask_token="[MASK]",
+        model_max_length=160,
+    )
+
+
+def tiny_checkpoint(path: Path, model_type: str = "bert", *, num_labels: int | None = 2, **shape: Any) -> Path:
+    """Save a tiny model and its tokenizer as a checkpoint directory and return the directory."""
+    model: Any = tiny_model(model_type, num_labels=num_labels, **shape)
+    model.save_pretrained(path)
+    tiny_tokenizer().save_pretrained(path)
+    return path
+
+
+def tiny_batch(*, lengths: tuple[int, ...] = (7, 3, 12, 5), labels: bool = True, seed: int = 0) -> dict[str, Tensor]:
+    """Build a padded batch with ragged lengths: ``input_ids`` and ``attention_mask`` (B, T), ``labels`` (B,)."""
+    generator = torch.Generator().manual_seed(seed)
+    longest = max(lengths)
+    mask = torch.tensor([[1] * length + [0] * (longest - length) for length in lengths])
+    ids = torch.randint(5, SHAPE["vocab_size"], mask.shape, generator=generator) * mask
+    batch = {"input_ids": ids, "attention_mask": mask}
+    if labels:
+        batch["labels"] = torch.randint(0, 2, (len(lengths),), generator=generator)
+    return batch
+
+
+def example_masks(groups: Sequence[PrunableGroup], *, seed: int = 0) -> dict[str, Masks]:
+    """Build the prunings that go wrong first, by what they leave: for conformance tests of surgery and export.
+
+    ``"ragged"`` leaves half, all, and then nothing, counting up the layers, attention and FFN in opposite order.
+    """
+    generator = torch.Generator().manual_seed(seed)
+
+    def masks(heads: Callable[[PrunableGroup], int], neurons: Callable[[PrunableGroup], int]) -> Masks:
+        keep = {}
+        for group in groups:
+            count = heads(group) if group.kind == "heads" else neurons(group)
+            keep[group.name] = torch.randperm(group.units, generator=generator) < count
+        return Masks(keep)
+
+    def every(group: PrunableGroup) -> int:
+        return group.units
+
+    return {
+        "ragged": masks(lambda g: (g.units // 2, g.units, 0)[g.index % 3], lambda g: (0, g.units, 7)[g.index % 3]),
+        "one head": masks(lambda _: 1, every),
+        "one neuron": masks(every, lambda _: 1),
+        "no heads": masks(lambda _: 0, every),
+        "no neurons": masks(every, lambda _: 0),
+        "nothing": masks(lambda _: 0, lambda _: 0),
+    }
+
+
+def assert_masked_equals_shrunk(
+    model: nn.Module, family: ModelFamily, masks: Masks, batch: Mapping[str, Tensor], *, tolerance: float = 1e-5
+) -> nn.Module:
+    """Assert that removing units gives what masking them gives, and return the shrunk model.
+
+    Args:
+        model: in eval mode; must come out unchanged.
+        family: the table under test.
+        masks: ``True`` = keep.
+        batch: inputs of the model, on its device.
+        tolerance: largest absolute difference of the outputs.
+    """
+    before = checkpoint.fingerprint(model)
+    with torch.no_grad(), surgery.masked(model, family.groups(model), masks.keep):
+        expected = raw_output(model, batch)
+    shrunk = surgery.shrink(model, family, masks)
+    with torch.no_grad():
+        torch.testing.assert_close(raw_output(shrunk, batch), expected, rtol=0, atol=tolerance)
+    for group in family.groups(shrunk):
+        assert group.units == int(masks.keep[group.name].sum()), f"{group.name}: the units are still there"
+    assert checkpoint.fingerprint(model) == before, "shrink changed the model it was given"
+    return shrunk
+
+
+def assert_onnx_equals_torch(
+    path: Path, model: nn.Module, batch: Mapping[str, Tensor], *, tolerance: float = 1e-4
+) -> None:
+    """Assert that an exported file gives the model's output on a batch, by absolute difference."""
+    session = open_session(path)
+    inputs = {put.name: batch[put.name].cpu().numpy() for put in session.get_inputs()}
+    (found,) = session.run(None, inputs)
+    with torch.no_grad():
+        expected = raw_output(model, {name: batch[name] for name in inputs}).cpu()
+    torch.testing.assert_close(torch.from_numpy(found), expected, rtol=0, atol=tolerance)
+
+
+def assert_family_conforms(family: ModelFamily, model_type: str, **shape: Any) -> None:
+    """Assert that a family's table is right for one model type: a plugin author's one-line test.
+
+    With and without a classification head: groups are unique and ordered, masking equals removal to 1e-5 for every
+    pruning of ``example_masks``, and a saved model loads to exactly the same outputs.
+    """
+    assert model_type in family.model_types, f"{model_type} is not among {family.model_types}"
+    batch = tiny_batch(labels=False)
+    for num_labels in (2, None):
+        model = tiny_model(model_type, num_labels=num_labels, **shape)
+        groups = family.groups(model)
+        assert len({group.name for group in groups}) == len(groups) > 0, "group names must be unique"
+        order = [(group.index, group.kind == "ffn_neurons") for group in groups]
+        assert order == sorted(order), "expected groups from bottom to top, attention before FFN"
+        for masks in example_masks(groups).values():
+            shrunk = assert_masked_equals_shrunk(model, family, masks, batch)
+            with TemporaryDirectory() as directory:
+                checkpoint.save(shrunk, Path(directory))
+                loaded = checkpoint.load(Path(directory), {model_type: family})
+            with torch.no_grad():
+                assert torch.equal(raw_output(loaded, batch), raw_output(shrunk, batch)), "loading changed the outputs"

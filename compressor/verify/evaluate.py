@@ -1,0 +1,170 @@
+"""The task's metric of an ONNX file beside the dense one, on the same rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from compressor.errors import InputError
+from compressor.model.outputs import raw_output
+from compressor.progress import track
+from compressor.verify.inference import call, feeds, input_types
+from compressor.verify.statistics import DEFAULT, Interval, Resampling, bootstrap
+
+if TYPE_CHECKING:
+    from compressor.plugin.components import Task
+
+Rows = Sequence[Mapping[str, Any]]
+Collate = Callable[[Sequence[Mapping[str, Any]]], Mapping[str, Tensor]]
+TaskOutput = Callable[[Tensor, Mapping[str, Tensor]], Tensor]
+
+
+@dataclass(frozen=True)
+class Quality:
+    """What compression did to the model's answers.
+
+    Attributes:
+        rows: how many there are.
+        metric: name of the task's metric, of which ``difference`` is.
+        dense: every metric of the dense model.
+        compressed: every metric of the compressed model.
+        difference: compressed minus dense, with its paired bootstrap interval.
+        churn: fraction of rows whose predicted class changed; None where there are no classes.
+        lost: fraction of rows that the dense model had right and the compressed one has wrong.
+        gained: fraction of rows that the dense model had wrong and the compressed one has right.
+        kl: mean over rows of KL(dense || compressed), in nats.
+    """
+
+    rows: int
+    metric: str
+    dense: Mapping[str, float]
+    compressed: Mapping[str, float]
+    difference: Interval
+    churn: float | None = None
+    lost: float | None = None
+    gained: float | None = None
+    kl: float | None = None
+
+
+def onnx_outputs(
+    session: Any, rows: Rows, *, task_output: TaskOutput, collate: Collate, batch_size: int = 32
+) -> np.ndarray:
+    """Return the task's output of every row, shape (n, C), in the rows' order.
+
+    Args:
+        session: of onnxruntime; is fed the inputs that its graph has.
+        rows: tokenised.
+        task_output: ``Task.output``.
+        collate: pads rows into one batch.
+        batch_size: rows per call.
+
+    Raises:
+        InputError: there are no rows, or the graph needs inputs they do not have.
+    """
+    types = input_types(session)
+
+    def run(batch: Mapping[str, Tensor]) -> Tensor:
+        return torch.from_numpy(call(session, feeds(types, batch)))
+
+    return _outputs(run, rows, task_output=task_output, collate=collate, batch_size=batch_size)
+
+
+@torch.no_grad()
+def torch_outputs(
+    model: nn.Module, rows: Rows, *, task_output: TaskOutput, collate: Collate, batch_size: int = 32
+) -> np.ndarray:
+    """Return the task's output of every row, shape (n, C), in the rows' order; runs where the model is.
+
+    Raises:
+        InputError: there are no rows.
+    """
+    device = next(model.parameters()).device
+
+    def run(batch: Mapping[str, Tensor]) -> Tensor:
+        return raw_output(model, {name: tensor.to(device) for name, tensor in batch.items()}).cpu()
+
+    return _outputs(run, rows, task_output=task_output, collate=collate, batch_size=batch_size)
+
+
+def _outputs(
+    run: Callable[[Mapping[str, Tensor]], Tensor],
+    rows: Rows,
+    *,
+    task_output: TaskOutput,
+    collate: Collate,
+    batch_size: int,
+) -> np.ndarray:
+    if len(rows) == 0:
+        raise InputError("there are no rows to evaluate")
+    collected: dict[int, np.ndarray] = {}
+    batches = list(_by_length(rows, batch_size))
+    for numbers in track(batches, "evaluate"):
+        batch = collate([rows[number] for number in numbers])
+        collected.update(zip(numbers, task_output(run(batch), batch).numpy(), strict=True))
+    return np.stack([collected[number] for number in range(len(rows))])
+
+
+def _by_length(rows: Rows, batch_size: int) -> Iterator[list[int]]:
+    """Yield row numbers in batches of similar length, which wastes least on padding."""
+    order = np.argsort([len(row["input_ids"]) for row in rows], kind="stable").tolist()
+    for start in range(0, len(order), batch_size):
+        yield order[start : start + batch_size]
+
+
+def labels_of(rows: Rows) -> np.ndarray | None:
+    """Return the labels, shape (n,), or None where rows have none."""
+    return np.array([row["labels"] for row in rows]) if "labels" in rows[0] else None
+
+
+def compare(
+    task: Task,
+    outputs: np.ndarray,
+    dense_outputs: np.ndarray,
+    labels: np.ndarray | None,
+    resampling: Resampling = DEFAULT,
+) -> Quality:
+    """Compare the compressed with the dense model on the same rows.
+
+    Args:
+        task: gives the metrics.
+        outputs: of the compressed model, shape (n, C).
+        dense_outputs: of the dense model, shape (n, C).
+        labels: shape (n,), or None for tasks without.
+        resampling: of the rows, for the interval of the difference.
+    """
+    compressed = task.rows(outputs, dense_outputs, labels)
+    dense = task.rows(dense_outputs, dense_outputs, labels)
+
+    def difference(rows: np.ndarray) -> float:
+        return _metric(task, compressed, rows) - _metric(task, dense, rows)
+
+    return Quality(
+        rows=len(outputs),
+        metric=task.metric,
+        dense=task.metrics(dense),
+        compressed=task.metrics(compressed),
+        difference=bootstrap(difference, len(outputs), resampling),
+        **_changes(outputs, dense_outputs, labels),
+    )
+
+
+def _metric(task: Task, values: Mapping[str, np.ndarray], rows: np.ndarray) -> float:
+    return task.metrics({name: value[rows] for name, value in values.items()})[task.metric]
+
+
+def _changes(outputs: np.ndarray, dense: np.ndarray, labels: np.ndarray | None) -> dict[str, float]:
+    if labels is None or outputs.shape[1] == 1:
+        return {}
+    predicted, before = outputs.argmax(axis=1), dense.argmax(axis=1)
+    log_p, log_q = (torch.from_numpy(z).double().log_softmax(dim=1) for z in (dense, outputs))
+    return {
+        "churn": float(np.mean(predicted != before)),
+        "lost": float(np.mean((before == labels) & (predicted != labels))),
+        "gained": float(np.mean((before != labels) & (predicted == labels))),
+        "kl": float((log_p.exp() * (log_p - log_q)).sum(dim=1).mean()),
+    }

@@ -1,0 +1,133 @@
+"""The report: a JSON file, tables on screen, and a model card with measured numbers only. Takes plain data.
+
+``report.json``, schema version 1; every part but the first and ``passed`` is there when it was measured:
+
+    schema_version  1
+    recipe          name, digest, seed, model, task
+    environment     cpu, cpu_features, cores, usable_cores, load_average, platform, python, packages
+    model           parameters {dense, compressed}; encoder_macs {dense, compressed, sequence}; bytes {dense, compressed}
+    quality         rows, metric, dense {metric: value}, compressed {metric: value},
+                    difference {value, lower, upper, confidence}, churn, lost, gained, kl
+    latency         a list; each model, batch, sequence, threads, provider, slow_fusion, rounds, wall_ms {p50, p90},
+                    cpu_ms {p50, p90}, clock, ratio, wall_ratio, control {value, lower, upper, confidence}
+    gates           a list; each name, limit, value, lower, upper, verdict
+    passed          whether no gate failed
+    steps           a list; each slug, seconds, metrics
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from compressor.verify.inspection import inspection_sections
+from compressor.verify.tables import Data, Section, environment_line, sections
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+SCHEMA_VERSION = 1
+STYLES: Mapping[str, str] = {"pass": "green", "fail": "bold red", "inconclusive": "yellow"}
+
+
+def write_report(report: Data, path: Path) -> None:
+    """Write the report as JSON, with its schema version first.
+
+    Raises:
+        ValueError: a figure is not a finite number, so it was not measured.
+    """
+    whole = {"schema_version": SCHEMA_VERSION, **report}
+    path.write_text(json.dumps(whole, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def render(report: Data, console: Console | None = None) -> None:
+    """Print a run's report, a benchmark or an inspection as tables, on stdout unless a console is given."""
+    from rich.console import Console
+    from rich.text import Text
+
+    console = console or Console()
+    for section in [*sections(report), *inspection_sections(report)]:
+        console.print(_table(section))
+        for note in section.notes:
+            console.print(Text(note, style="dim"))
+        console.print()
+    if report.get("environment"):
+        console.print(Text(environment_line(report["environment"]), style="dim"))
+    if report.get("gates"):
+        console.print(verdict(report))
+
+
+def verdict(report: Data) -> str:
+    """Say in one line what the gates decided."""
+    counts = [gate["verdict"] for gate in report["gates"]]
+    if "fail" in counts:
+        return f"FAILED: {counts.count('fail')} of {len(counts)} gates failed"
+    if "inconclusive" in counts:
+        return f"INCONCLUSIVE: {counts.count('inconclusive')} of {len(counts)} gates lie within the noise; none failed"
+    return f"PASSED: {'the only gate' if len(counts) == 1 else f'all {len(counts)} gates'} passed"
+
+
+def _table(section: Section) -> Table:
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=section.title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
+    table.show_header = any(section.columns)
+    for number, column in enumerate(section.columns):
+        table.add_column(column, justify="left" if _is_words(section, number) else "right", overflow="fold")
+    for row in section.rows:
+        table.add_row(*(Text(cell, style=STYLES.get(cell, "")) for cell in row))
+    return table
+
+
+def _is_words(section: Section, column: int) -> bool:
+    cells = [row[column] for row in section.rows if row[column]]
+    return not all(cell[0].isdigit() or cell[0] in "+-" for cell in cells)
+
+
+def model_card(report: Data) -> str:
+    """Return the README of a run's directory, in Markdown: what was measured, and how to load the files."""
+    return "\n".join(_card_lines(report)).rstrip() + "\n"
+
+
+def _card_lines(report: Data) -> Iterator[str]:
+    recipe = report["recipe"]
+    yield from ("---", "library_name: onnx", "tags: [onnx, onnxruntime, pruning, compressor-onnx]", "---")
+    yield from (f"# {recipe['name']}", "")
+    yield f"{_shown(recipe['model'])}, compressed with compressor-onnx for the task `{recipe['task']['name']}`."
+    yield ""
+    for section in sections(report):
+        yield from (f"## {section.title}", "")
+        yield from _markdown(section)
+        yield from ("", *(f"{note}.\n" for note in section.notes))
+    if report.get("gates"):
+        yield from (verdict(report), "")
+    yield from ("## Use", "", *USE.splitlines(), "")
+    yield from ("## Made with", "", f"Recipe digest `{recipe['digest']}`, seed {recipe['seed']}; `recipe.lock.yaml`")
+    yield "in this directory pins everything, `report.json` has every figure."
+    if report.get("environment"):
+        yield from ("", f"Measured on {environment_line(report['environment'])}.")
+
+
+USE = """```python
+import compressor, onnxruntime
+session = onnxruntime.InferenceSession("model.onnx")  # standard operators, any batch and length
+model = compressor.load(".")                          # the same model in torch
+```"""
+
+
+def _shown(model: str) -> str:
+    """Return a hub id as it is and a directory by its last name: other machines do not have its path."""
+    is_path = model.startswith((".", "~")) or Path(model).is_absolute() or Path(model).is_dir()
+    return Path(model).name if is_path else model
+
+
+def _markdown(section: Section) -> Iterator[str]:
+    yield f"| {' | '.join(section.columns)} |"
+    yield f"|{' --- |' * len(section.columns)}"
+    for row in section.rows:
+        yield f"| {' | '.join(row)} |"

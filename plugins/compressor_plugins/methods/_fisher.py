@@ -1,0 +1,139 @@
+"""The numerics of ``fisher``: from gate gradients to masks and re-fitted weights."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from compressor.model import Masks
+from compressor.model.costs import encoder_macs, kept_macs, unit_prices
+from compressor.plugin import Pruned
+from compressor.progress import track
+from compressor.prune import Reconstruction, Signals, SublayerFit, gate_gradients, rearrange, reconstruct, search_masks
+
+if TYPE_CHECKING:
+    from compressor.run.session import Session
+    from compressor_plugins.methods.fisher import Fisher
+
+Gradients = Mapping[str, Tensor]
+
+
+class Stopwatch:
+    """Seconds spent, by phase."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Time a ``with`` block."""
+        start = time.perf_counter()
+        yield
+        self.seconds[name] = round(time.perf_counter() - start, 3)
+
+
+def prune(method: Fisher, session: Session) -> Pruned:
+    """Run the whole method on a session."""
+    watch = Stopwatch()
+    sequence = method.target.sequence or session.calibration.mean_length
+    with watch.phase("importance"):
+        gradients = importance_gradients(method, session)
+    with watch.phase("search"):
+        masks, milder = choose_masks(method, session, gradients, sequence)
+    with watch.phase("tuning"):
+        weights, fits = tune(method, session, masks, milder)
+    return Pruned(masks, weights, _metrics(session, masks, fits, sequence) | {"seconds": watch.seconds})
+
+
+def importance_gradients(method: Fisher, session: Session) -> Gradients:
+    """Return gate gradients per group, shape (rows, units): their squares, summed over rows, are the importance."""
+    batches = track(session.calibration.batches(session.device), "Importance", total=len(session.calibration))
+    signals = _projections(method, session) if session.task.label_free else _losses(session)
+    gradients = gate_gradients(session.model, session.groups, batches, signals)
+    if method.importance == "batch-mean":
+        size = session.calibration.batch_size
+        gradients = {
+            name: torch.stack([part.mean(dim=0) for part in torch.split(gradient, size)])
+            for name, gradient in gradients.items()
+        }
+    return {name: gradient.flatten(0, 1) for name, gradient in gradients.items()}
+
+
+def _losses(session: Session) -> Signals:
+    task = session.task
+    return lambda raw, batch: task.sample_losses(task.output(raw, batch), batch).unsqueeze(1)
+
+
+def _projections(method: Fisher, session: Session) -> Signals:
+    """Return v . z for random sign vectors v: a fidelity loss has no gradient at the dense model.
+
+    Every row draws vectors of its own, in the order of the rows, so the batch size plays no part.
+    """
+    generator = np.random.default_rng(session.seed)
+    count = method.projections
+
+    def signals(raw: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
+        z = session.task.output(raw, batch)
+        signs = generator.integers(0, 2, size=(len(z), count, z.shape[1])) * 2.0 - 1.0
+        return torch.einsum("bkc,bc->bk", torch.from_numpy(signs).to(z), z) / math.sqrt(count)
+
+    return signals
+
+
+def choose_masks(method: Fisher, session: Session, gradients: Gradients, sequence: float) -> tuple[Masks, Masks]:
+    """Return the masks at the target, and those of the teacher's milder search at its square root.
+
+    The target is a fraction of the *dense* model, also where the session's model was pruned before.
+    """
+    groups, keep = session.groups, method.target.macs or 1.0
+    dense = encoder_macs(session.teacher, session.family.groups(session.teacher), sequence)
+    prices = unit_prices(session.model, groups, sequence)
+    scores = {name: gradient.double().square().sum(dim=0) for name, gradient in gradients.items()}
+    masks = search_masks(groups, scores, prices=prices, budget=keep * dense)
+    milder = search_masks(groups, scores, prices=prices, budget=math.sqrt(keep) * dense)
+    return (rearranged(masks, gradients) if method.rearrange else masks), milder
+
+
+def rearranged(masks: Masks, gradients: Gradients) -> Masks:
+    """Exchange units inside every group; counts stay."""
+    result = {}
+    for name, keep in masks.keep.items():
+        gradient = gradients[name].double().numpy()
+        result[name] = torch.ones_like(keep)
+        result[name][rearrange(gradient.T @ gradient, (~keep).nonzero().flatten().tolist())] = False
+    return Masks(result)
+
+
+def tune(method: Fisher, session: Session, masks: Masks, milder: Masks) -> tuple[dict[str, Tensor], list[SublayerFit]]:
+    """Re-fit the output projections under the masks; return weights by name and what became of each sublayer."""
+    if method.tuning == "none":
+        return {}, []
+    task = Reconstruction(
+        student=masks,
+        teacher=milder if method.teacher == "milder" else Masks({}),
+        tuning=method.tuning,
+        bias=method.bias,
+        token_weights=session.task.token_weights,
+    )
+    return reconstruct(session.model, session.groups, session.calibration.batches(session.device), task)
+
+
+def _metrics(session: Session, masks: Masks, fits: list[SublayerFit], sequence: float) -> dict[str, Any]:
+    groups = session.groups
+    dense = encoder_macs(session.teacher, session.family.groups(session.teacher), sequence)
+    kept = [(group.kind, int(masks.keep[group.name].sum())) for group in groups]
+    return {
+        "macs_kept": kept_macs(session.model, groups, masks.keep, sequence) / dense,
+        "sequence": sequence,
+        "heads_kept": [count for kind, count in kept if kind == "heads"],
+        "neurons_kept": [count for kind, count in kept if kind == "ffn_neurons"],
+        "tuning": [asdict(fit) for fit in fits],
+    }

@@ -1,0 +1,66 @@
+"""Kwon et al.'s post-training pruning: Fisher mask search, rearrangement, tuning. No training."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from pydantic import Field, field_validator
+
+from compressor.plugin import Component, Pruned, PruningMethod, Target, hookimpl
+
+if TYPE_CHECKING:
+    from compressor.run.session import Session
+
+
+class Fisher(PruningMethod):
+    """Remove the heads and FFN neurons whose gates have the least Fisher information, then re-fit what is left.
+
+    Kwon et al., "A Fast Post-Training Pruning Framework for Transformers", NeurIPS 2022,
+    https://arxiv.org/abs/2204.09656: importance of a unit = squared gradient of its gate over calibration rows
+    (section 4.1), the best masks under a MAC budget (algorithm 1), rearrangement inside each sublayer by the
+    block-diagonal Fisher matrix (4.2), linear least squares layer by layer (4.3).
+    """
+
+    name: ClassVar[str] = "fisher"
+
+    target: Target = Field(description="How much of the encoder's MACs to keep, e.g. {macs: 0.6}.")
+    importance: Literal["per-sample", "batch-mean"] = Field(
+        default="per-sample",
+        description="Square the gate gradient of every row, or (as published) of every batch's mean loss.",
+    )
+    rearrange: bool = Field(
+        default=True, description="Exchange units inside each sublayer to lower the block-diagonal Fisher form."
+    )
+    tuning: Literal["scales", "weights", "none"] = Field(
+        default="scales",
+        description="What to re-fit by least squares: one scale per kept unit (as published), the whole output matrix, or nothing.",
+    )
+    bias: bool = Field(default=True, description="Re-fit the output biases together with the scales or weights.")
+    teacher: Literal["milder", "dense"] = Field(
+        default="milder",
+        description="Whose outputs tuning aims at: the model under a search that keeps sqrt(keep) (as published), or the dense one.",
+    )
+    projections: int = Field(
+        default=4, ge=1, description="Random sign projections of the output per row, where the task has no labels."
+    )
+
+    @field_validator("target")
+    @classmethod
+    def _macs_only(cls, target: Target) -> Target:
+        if target.amount != "macs":
+            message = f"fisher takes target.macs; got target.{target.amount}"
+            raise ValueError(message)
+        return target
+
+    def prune(self, session: Session) -> Pruned:
+        """Return masks that keep at most ``target.macs`` of the dense model's MACs, and re-fitted output weights."""
+        from compressor_plugins.methods._fisher import prune
+
+        return prune(self, session)
+
+
+@hookimpl
+def compressor_components() -> Iterable[type[Component]]:
+    """Provide the method."""
+    yield Fisher

@@ -1,0 +1,55 @@
+"""Option types the tasks share. Importing this module does not import torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import AfterValidator
+
+from compressor.errors import did_you_mean
+
+EXTENSIONS = (".parquet", ".csv", ".tsv", ".json", ".jsonl")
+
+
+def missing(path: Path) -> str:
+    """Say that a path is not there, and name the nearest one that is."""
+    siblings = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
+    return f"no such file or directory: {path}{did_you_mean(path.name, siblings)}"
+
+
+def _exists(path: Path) -> Path:
+    if path.exists():
+        return path
+    message = missing(path)
+    raise ValueError(message)
+
+
+def _is_directory(path: Path) -> Path:
+    if _exists(path).is_dir():
+        return path
+    message = f"expected a directory, got a file: {path}"
+    raise ValueError(message)
+
+
+def _is_table(path: Path) -> Path:
+    return _is_file(path, EXTENSIONS)
+
+
+def _is_text(path: Path) -> Path:
+    return _is_file(path, (".txt", *EXTENSIONS))
+
+
+def _is_file(path: Path, extensions: tuple[str, ...]) -> Path:
+    if not _exists(path).is_file():
+        message = f"expected a file, got a directory: {path}"
+        raise ValueError(message)
+    if path.suffix not in extensions:
+        message = f"expected a file ending in {', '.join(extensions)}; got {path.name}"
+        raise ValueError(message)
+    return path
+
+
+ExistingDirectory = Annotated[Path, AfterValidator(_is_directory)]
+TableFile = Annotated[Path, AfterValidator(_is_table)]
+TextFile = Annotated[Path, AfterValidator(_is_text)]

@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+from typing import Any
+
+from compressor.plugin import Registry
+from compressor.recipe.schema import recipe_schema
+
+
+def references(value: Any) -> set[str]:
+    """Return every reference in a schema."""
+    if isinstance(value, list):
+        return {reference for item in value for reference in references(item)}
+    if isinstance(value, dict):
+        own = {value["$ref"]} if "$ref" in value else set()
+        return own | {reference for item in value.values() for reference in references(item)}
+    return set()
+
+
+def form(schema: dict[str, Any], kind: str, name: str) -> dict[str, Any]:
+    """Return the long form of one component."""
+    forms = schema["$defs"][kind]["anyOf"][1:]
+    return next(one for one in forms if one["properties"]["name"]["const"] == name)
+
+
+def test_every_reference_of_the_schema_leads_somewhere(registry: Registry):
+    schema = recipe_schema(registry)
+    assert references(schema) <= {f"#/$defs/{name}" for name in schema["$defs"]}
+    assert "x-component-kind" not in str(schema)
+
+
+def test_an_option_that_is_a_component_is_the_union_over_what_is_installed(registry: Registry):
+    schema = recipe_schema(registry)
+    criterion = schema["$defs"]["criterion"]
+    assert criterion["anyOf"][0] == {"enum": ["magnitude", "taylor"]}
+    taylor = form(schema, "criterion", "taylor")
+    assert taylor["properties"]["samples"]["minimum"] == 1
+    assert {"$ref": "#/$defs/criterion"} in taylor["properties"]["inner"]["anyOf"]
+    assert taylor["required"] == ["name"]
+    assert taylor["additionalProperties"] is False
+
+
+def test_a_step_is_one_of_the_verbs_with_its_components(registry: Registry):
+    steps = recipe_schema(registry)["properties"]["steps"]["items"]["anyOf"]
+    verbs = {next(iter(step["anyOf"][0]["properties"])): step for step in steps}
+    assert list(verbs) == ["prune", "export", "quantize", "verify"]
+    short, toy = verbs["prune"]["anyOf"][0]["properties"]["prune"]["anyOf"]
+    assert short == {"enum": ["toy"]}
+    assert toy["properties"]["method"] == {"const": "toy"}
+    assert toy["required"] == ["method", "target"]
+    assert toy["properties"]["target"]["$ref"] == "#/$defs/method.toy.Target"
+    assert toy["properties"]["criterion"]["default"] == {"name": "magnitude"}
+    assert verbs["quantize"]["anyOf"][0]["properties"]["quantize"] == {"not": {}}
+    assert verbs["verify"]["anyOf"][1] == {"const": "verify"}
+
+
+def test_a_kind_with_nothing_installed_accepts_nothing():
+    assert recipe_schema(Registry())["$defs"]["task"] == {"not": {}}

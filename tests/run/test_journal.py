@@ -1,0 +1,80 @@
+"""The journal: what is finished stays finished, and nothing else does."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from compressor.run.journal import STAGE_FILE, Journal, chain
+
+
+@dataclass(frozen=True)
+class ToyStep:
+    index: int
+    option: int = 0
+
+    @property
+    def slug(self) -> str:
+        return f"{self.index + 1:02d}-toy"
+
+
+def journal(path: Path, *, root: str = "root", options: tuple[int, ...] = (0, 0, 0)) -> Journal:
+    steps: Any = tuple(ToyStep(index, option) for index, option in enumerate(options))
+    return Journal(path, root, steps)
+
+
+def finish(book: Journal, index: int) -> None:
+    book.start(book.steps[index])
+    book.finish(book.steps[index], seconds=1.5, metrics={"kept": 0.6})
+
+
+def test_a_finished_stage_is_found_again(tmp_path: Path):
+    finish(journal(tmp_path), 0)
+    again = journal(tmp_path)
+    stage = again.finished(again.steps[0])
+    assert stage is not None
+    assert (stage["seconds"], stage["metrics"]) == (1.5, {"kept": 0.6})
+
+
+def test_a_stage_without_its_last_file_never_happened(tmp_path: Path):
+    book = journal(tmp_path)
+    (book.start(book.steps[0]) / "model.onnx").write_text("half")
+    assert book.finished(book.steps[0]) is None
+
+
+def test_a_half_written_stage_file_never_happened(tmp_path: Path):
+    book = journal(tmp_path)
+    (book.start(book.steps[0]) / STAGE_FILE).write_text('{"fingerprint": "')
+    assert book.finished(book.steps[0]) is None
+
+
+@pytest.mark.parametrize(
+    "changed", [{"root": "other weights"}, {"options": (1, 0, 0)}], ids=["root", "an earlier step"]
+)
+def test_what_a_stage_depends_on_undoes_it(tmp_path: Path, changed: dict[str, Any]):
+    book = journal(tmp_path)
+    for index in range(2):
+        finish(book, index)
+    other = journal(tmp_path, **changed)
+    assert other.finished(other.steps[1]) is None
+
+
+def test_a_later_step_does_not_undo_a_stage(tmp_path: Path):
+    finish(journal(tmp_path), 0)
+    other = journal(tmp_path, options=(0, 0, 7))
+    assert other.finished(other.steps[0]) is not None
+
+
+def test_starting_a_stage_forgets_the_later_ones(tmp_path: Path):
+    book = journal(tmp_path)
+    for index in range(3):
+        finish(book, index)
+    book.start(book.steps[1])
+    assert [book.finished(step) is not None for step in book.steps] == [True, False, False]
+
+
+def test_parts_of_a_fingerprint_do_not_run_together():
+    assert chain("ab", "c") != chain("a", "bc")

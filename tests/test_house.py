@@ -1,0 +1,75 @@
+"""The house rules that no linter knows."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SOURCES = sorted([*(ROOT / "compressor").rglob("*.py"), *(ROOT / "plugins").rglob("*.py")])
+BANNED = re.compile(r"Manager|Handler|Helper|Utils|Factory|Wrapper|Base[A-Z]|Processor|(?<![a-z])(do|process|misc)_")
+UNSAFE = re.compile(r"torch\.load\(|pickle\.load|yaml\.load\(|\beval\(|shell=True|\.cuda\(|ignore_mismatched_sizes=True")
+
+
+def names_of(path: Path) -> list[str]:
+    """Return the names a module defines: classes, functions, and their parameters."""
+    kinds = (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    return [node.name for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, kinds)]
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_names_say_what_a_thing_is(path: Path):
+    assert [name for name in names_of(path) if BANNED.search(name)] == []
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_files_stay_small(path: Path):
+    limit = 200 if "plugins" in path.parts else 320
+    assert len(path.read_text().splitlines()) <= limit
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_functions_stay_under_80_lines(path: Path):
+    functions = (n for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.FunctionDef))
+    assert [f.name for f in functions if (f.end_lineno or 0) - f.lineno >= 80] == []
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_nothing_unsafe_is_called(path: Path):
+    lines = [line for line in path.read_text().splitlines() if ".eval()" not in line]
+    assert [line for line in lines if UNSAFE.search(line)] == []
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_only_steps_assigns_to_a_session(path: Path):
+    if path == ROOT / "compressor" / "run" / "steps.py":
+        return
+    targets = [
+        target
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Assign | ast.AugAssign | ast.AnnAssign)
+        for target in (node.targets if isinstance(node, ast.Assign) else [node.target])
+    ]
+    attributes = [t for t in targets if isinstance(t, ast.Attribute) and isinstance(t.value, ast.Name)]
+    assert [t.attr for t in attributes if t.value.id == "session"] == []
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import compressor",
+        "import compressor.plugin",
+        "from compressor.cli import main; main(['--help'], standalone_mode=False)",
+        "from compressor.cli import main; main(['--version'], standalone_mode=False)",
+        "from compressor.plugin.registry import Registry; assert not Registry.load().failures",
+    ],
+)
+def test_torch_is_not_imported(code: str):
+    heavy = "{'torch', 'transformers', 'onnx', 'onnxruntime', 'datasets'}"
+    check = f"import sys\n{code}\nfound = {heavy} & set(sys.modules)\nassert not found, found"
+    subprocess.run([sys.executable, "-c", check], check=True, capture_output=True)

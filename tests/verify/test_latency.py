@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto
+
+from compressor.errors import InputError
+from compressor.model import runtime
+from compressor.model.runtime import SessionOptions
+from compressor.verify import latency
+from compressor.verify.latency import Protocol, Shape, measure
+from compressor.verify.statistics import Resampling
+
+QUICK = Protocol(rounds=4, vocabulary=64, untuned=False, resampling=Resampling(resamples=50))
+
+
+@pytest.fixture(autouse=True)
+def short(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(latency, "MEASUREMENT_SECONDS", 0.001)
+    monkeypatch.setattr(latency, "WARM_UP_SECONDS", 0.01)
+
+
+def test_every_shape_and_model_has_a_row_and_the_first_is_its_own_baseline(tiny_onnx: Callable[..., Path]):
+    table = np.zeros((64, 2), np.float32)
+    paths = {"dense": tiny_onnx("dense"), "a": tiny_onnx("a", table), "b": tiny_onnx("b", table)}
+    shapes = [Shape(1, 8), Shape(4, 16)]
+    rows = measure(paths, shapes, threads=(1, 2), protocol=QUICK)
+    assert [(row.threads, row.batch, row.sequence, row.model) for row in rows] == [
+        (threads, shape.batch, shape.sequence, name) for threads in (1, 2) for shape in shapes for name in paths
+    ]
+    for row in rows:
+        assert row.rounds == 4
+        assert 0 < row.wall_ms["p50"] <= row.wall_ms["p90"]
+        assert 0 < row.cpu_ms["p50"] <= row.cpu_ms["p90"]
+        assert row.ratio.lower <= row.ratio.upper
+        assert row.control.value > 0
+        assert row.clock == ("cpu" if row.threads == 1 else "wall")
+        if row.model == "dense":
+            assert (row.ratio.value, row.ratio.lower, row.ratio.upper) == (1.0, 1.0, 1.0)
+
+
+def test_more_work_has_a_ratio_above_one(tiny_onnx: Callable[..., Path]):
+    wide = np.zeros((64, 4096), np.float32)
+    rows = measure({"small": tiny_onnx("s"), "large": tiny_onnx("l", wide)}, [Shape(8, 64)], protocol=QUICK)
+    assert rows[1].ratio.lower > 2
+    assert rows[1].wall_ratio.lower > 2
+
+
+def test_all_models_get_the_same_options_and_fresh_loads(
+    tiny_onnx: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+):
+    opened: list[tuple[str, SessionOptions]] = []
+
+    def spy(path: Path, options: SessionOptions) -> object:
+        opened.append((path.stem, options))
+        return runtime.open_session(path, options)
+
+    monkeypatch.setattr(latency, "open_session", spy)
+    protocol = Protocol(rounds=3, vocabulary=64, resampling=Resampling(resamples=10))
+    rows = measure({"dense": tiny_onnx("dense"), "model": tiny_onnx("model")}, [Shape(1, 8)], protocol=protocol)
+    for slow_fusion in (False, True):
+        options = SessionOptions(provider="cpu", threads=1, slow_fusion=slow_fusion)
+        names = sorted(name for name, given in opened if given == options)
+        assert names == ["dense"] * 6 + ["model"] * 3  # three loads; the first model has a second session (A/A)
+    assert len(opened) == 18
+    assert [(row.model, row.slow_fusion) for row in rows] == [
+        ("dense", False),
+        ("model", False),
+        ("dense", True),
+        ("model", True),
+    ]
+
+
+def test_turns_are_shuffled_and_complete_in_every_round(monkeypatch: pytest.MonkeyPatch, tiny_onnx: Callable[..., Path]):
+    turns: list[int] = []
+    real = latency._time
+
+    def spy(session: object, inputs: dict[str, np.ndarray], calls: int) -> np.ndarray:
+        turns.append(id(session))
+        return real(session, inputs, calls)
+
+    sessions = {name: runtime.open_session(tiny_onnx(name)) for name in "abc"}
+    monkeypatch.setattr(latency, "_warm_up", lambda *_: 1.0)
+    monkeypatch.setattr(latency, "_time", spy)
+    latency._take_turns(sessions, np.ones((1, 4), np.int64), 12, np.random.default_rng(0))
+    rounds = [tuple(turns[start : start + 3]) for start in range(0, 36, 3)]
+    assert all(len(set(order)) == 3 for order in rounds)
+    assert len(set(rounds)) > 2
+
+
+def test_sequences_beyond_the_models_positions_are_an_error_with_the_shape(tiny_onnx: Callable[..., Path]):
+    path = tiny_onnx()
+    with pytest.raises(InputError, match="inputs of shape 1x8"):
+        measure({"dense": path}, [Shape(1, 8)], protocol=Protocol(rounds=3, vocabulary=10**6))
+
+
+def test_an_input_that_is_no_text_is_an_error(tiny_onnx: Callable[..., Path]):
+    path = tiny_onnx()
+    model = onnx.load(str(path))
+    model.graph.input.append(onnx.helper.make_tensor_value_info("pixels", TensorProto.INT64, ["batch", "seq"]))
+    onnx.save(model, str(path))
+    with pytest.raises(InputError, match="needs the inputs pixels"):
+        measure({"dense": path}, [Shape(1, 8)], protocol=QUICK)

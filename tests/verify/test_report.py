@@ -1,0 +1,185 @@
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from compressor.verify.environment import environment
+from compressor.verify.report import model_card, render, verdict, write_report
+
+
+def spread(value: float, half: float) -> dict[str, float]:
+    return {"value": value, "lower": value - half, "upper": value + half, "confidence": 0.95}
+
+
+def latency(model: str, ratio: float, *, slow_fusion: bool = False) -> dict[str, Any]:
+    times = {"p50": 28.8 * ratio, "p90": 30.1 * ratio}
+    return {
+        "model": model,
+        "batch": 1,
+        "sequence": 128,
+        "threads": 1,
+        "provider": "cpu",
+        "slow_fusion": slow_fusion,
+        "rounds": 15,
+        "wall_ms": times,
+        "cpu_ms": times,
+        "clock": "cpu",
+        "ratio": spread(ratio, 0.01 if ratio != 1 else 0.0),
+        "wall_ratio": spread(ratio, 0.02),
+        "control": spread(1.013, 0.004),
+    }
+
+
+@pytest.fixture
+def report() -> dict[str, Any]:
+    return {
+        "recipe": {
+            "name": "minilm-mrpc",
+            "digest": "0123abcd",
+            "seed": 0,
+            "model": "sentence-transformers/all-MiniLM-L6-v2",
+            "task": {"name": "glue", "subset": "mrpc"},
+        },
+        "environment": environment(),
+        "model": {
+            "parameters": {"dense": 22_713_986, "compressed": 18_455_040},
+            "encoder_macs": {"dense": 5.73e8, "compressed": 3.436e8, "sequence": 52.8672},
+            "bytes": {"dense": 90_900_000, "compressed": 73_800_000},
+        },
+        "quality": {
+            "rows": 408,
+            "metric": "accuracy",
+            "dense": {"accuracy": 0.7941, "f1": 0.8552},
+            "compressed": {"accuracy": 0.7819, "f1": 0.8481},
+            "difference": spread(-0.0122, 0.022),
+            "churn": 0.054,
+            "lost": 0.033,
+            "gained": 0.021,
+            "kl": 0.0213,
+        },
+        "latency": [
+            latency("dense", 1.0),
+            latency("compressed", 0.612),
+            latency("dense", 1.0, slow_fusion=True),
+            latency("compressed", 0.655, slow_fusion=True),
+        ],
+        "gates": [
+            {"name": "macs", "limit": 0.6, "value": 0.5997, "lower": None, "upper": None, "verdict": "pass"},
+            {
+                "name": "latency, batch 1, length 128, 1 thread",
+                "limit": 0.5,
+                "value": 0.612,
+                "lower": 0.6,
+                "upper": 0.624,
+                "verdict": "fail",
+            },
+        ],
+        "passed": False,
+    }
+
+
+def screen(report: dict[str, Any]) -> str:
+    console = Console(file=io.StringIO(), width=100, color_system=None)
+    render(report, console)
+    file = console.file
+    assert isinstance(file, io.StringIO)
+    return file.getvalue()
+
+
+def test_screen_shows_every_figure_within_100_columns(report: dict[str, Any]):
+    text = screen(report)
+    assert max(len(line) for line in text.splitlines()) <= 100
+    for words in ("22.71 M", "18.46 M", "at length 52.87", "0.5997", "90.90", "73.80", "0.7941", "0.7819", "-0.0122"):
+        assert words in text
+    for words in ("-0.0342 to +0.0098", "5.4% of the answers changed", "28.80", "17.63", "0.602 to 0.622", "1.63x"):
+        assert words in text
+    assert "FAILED: 1 of 2 gates failed" in text
+    assert "…" not in text  # nothing is cut off
+
+
+def test_screen_takes_a_benchmark_without_a_model(report: dict[str, Any]):
+    text = screen({"latency": [latency("dense.onnx", 1.0), latency("a/rather/long/path/model.onnx", 0.5)]})
+    assert "2.00x" in text
+    assert "Quality" not in text
+
+
+def test_screen_takes_an_inspection():
+    file = {
+        "size_bytes": 4096,
+        "opset": {"ai.onnx": 20},
+        "inputs": ["input_ids", "attention_mask"],
+        "outputs": ["logits"],
+        "initializer_elements": 12345,
+        "operators": {"MatMul": 12, "Gelu": 3},
+    }
+    layers = [{"layer": 0, "heads": 3, "ffn_neurons": 40}, {"layer": 1, "heads": 0, "ffn_neurons": 0}]
+    found = {
+        "path": "somewhere",
+        "model_type": "bert",
+        "architecture": "BertModel",
+        "family": "bert",
+        "parameters": 12345,
+        "encoder_macs": {"macs": 1000, "sequence": 128},
+        "layers": layers,
+        "files": {"model.onnx": file},
+    }
+    text = screen(found)
+    for words in ("BertModel", "FFN neurons", "40", "model.onnx", "input_ids, attention_mask", "MatMul 12", "12,345"):
+        assert words in text
+    assert "12,345 numbers" in screen({"onnx": file})
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "words"),
+    [
+        (["pass"], "PASSED: the only gate passed"),
+        (["pass", "pass"], "PASSED: all 2 gates passed"),
+        (["pass", "inconclusive"], "INCONCLUSIVE: 1 of 2 gates lie within the noise; none failed"),
+        (["fail", "inconclusive", "fail"], "FAILED: 2 of 3 gates failed"),
+    ],
+)
+def test_verdict_names_the_worst(verdicts: list[str], words: str):
+    assert verdict({"gates": [{"verdict": word} for word in verdicts]}) == words
+
+
+def test_json_reads_back_with_its_schema_version(report: dict[str, Any], tmp_path: Path):
+    path = tmp_path / "report.json"
+    write_report(report, path)
+    assert json.loads(path.read_text()) == {"schema_version": 1, **report}
+
+
+def test_json_refuses_a_figure_that_was_not_measured(report: dict[str, Any], tmp_path: Path):
+    report["quality"]["kl"] = float("nan")
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_report(report, tmp_path / "report.json")
+    assert not (tmp_path / "report.json").exists()
+
+
+def test_card_has_the_measured_figures_and_no_path_of_this_machine(report: dict[str, Any], tmp_path: Path):
+    report["recipe"]["model"] = str(tmp_path)
+    card = model_card(report)
+    assert card.startswith("---\nlibrary_name: onnx\n")
+    assert "| accuracy | 0.7941 | 0.7819 | -0.0122 | -0.0342 to +0.0098 |" in card
+    assert "compressed with compressor-onnx" in card
+    assert f"\n{tmp_path.name}, compressed" in card
+    assert str(tmp_path.parent) not in card
+
+
+def test_card_keeps_a_hub_id(report: dict[str, Any]):
+    assert "\nsentence-transformers/all-MiniLM-L6-v2, compressed" in model_card(report)
+
+
+def test_environment_names_versions_and_cpu_but_not_the_machine():
+    found = environment()
+    assert found["cpu"]
+    assert found["packages"].keys() >= {"torch", "transformers", "onnx", "numpy"}
+    text = json.dumps(found)
+    assert str(Path.home()) not in text
+    import socket
+
+    assert socket.gethostname() not in text
