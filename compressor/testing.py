@@ -99,8 +99,7 @@ def tiny_tokenizer() -> PreTrainedTokenizerFast:
 
 def tiny_checkpoint(path: Path, model_type: str = "bert", *, num_labels: int | None = 2, **shape: Any) -> Path:
     """Save a tiny model and its tokenizer as a checkpoint directory and return the directory."""
-    model: Any = tiny_model(model_type, num_labels=num_labels, **shape)
-    model.save_pretrained(path)
+    checkpoint.save(tiny_model(model_type, num_labels=num_labels, **shape), path)
     tiny_tokenizer().save_pretrained(path)
     return path
 

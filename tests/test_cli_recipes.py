@@ -186,6 +186,7 @@ def test_schema_is_json_over_what_is_installed(toys: Path):
         (InputError("the cake is a lie", hint="bake one"), 2, "error: the cake is a lie\n  next: bake one\n"),
         (SetupError("no oven"), 3, "error: no oven\n"),
         (PluginError("the baker failed"), 4, "error: the baker failed\n"),
+        (type("OutOfMemoryError", (RuntimeError,), {})("CUDA: no\nmore"), 3, "error: CUDA: no\n"),  # as torch calls it
         (MemoryError(), 3, "error: out of memory\n"),
         (OSError(28, "No space left on device"), 3, "error: [Errno 28] No space left on device\n"),
         (KeyboardInterrupt(), 130, "interrupted; the same command resumes\n"),

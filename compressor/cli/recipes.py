@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -29,8 +30,9 @@ set_option = click.option(
 
 
 def console() -> Console:
-    """Return the console for results: stdout, nothing highlighted, nothing cut."""
-    return Console(highlight=False, markup=False, soft_wrap=True)
+    """Return the console for results: stdout, nothing highlighted, nothing cut, wide where it is no terminal."""
+    width = None if sys.stdout.isatty() else 120
+    return Console(highlight=False, markup=False, soft_wrap=True, width=width)
 
 
 def write_json(data: Any) -> None:

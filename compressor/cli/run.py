@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from compressor.cli.boundary import echo_progress
 from compressor.plugin import Registry
 from compressor.recipe.loader import load_recipe
 from compressor.recipe.plan import compile_plan
@@ -45,7 +46,7 @@ def apply(
     device: str,
     fresh: bool,
     as_json: bool,
-) -> None:
+) -> int:
     """Run a recipe: prune, export, verify. Resumes a killed run of the same recipe."""
     registry = Registry.load()
     plan = compile_plan(load_recipe(recipe, model=model, overrides=overrides), registry)
@@ -60,21 +61,21 @@ def apply(
     finished = run(plan, out, registry=registry, device=resolve_device(device), fresh=fresh, announce=echo_progress)
     _show(finished.report, render, as_json=as_json)
     echo_progress(f"written to {out}")
-    _exit_by_gates(passed=finished.passed)
+    return 0 if finished.passed else 1
 
 
 @click.command(name="verify")
 @click.argument("directory", type=click.Path(path_type=Path))
 @shape_options
 @json_option
-def verify(*, directory: Path, as_json: bool, **shape: Any) -> None:
+def verify(*, directory: Path, as_json: bool, **shape: Any) -> int:
     """Check a finished run again on this machine: metric, latency, gates."""
     from compressor.run.again import verify_again
     from compressor.verify.report import render
 
     report = verify_again(directory, {name: value for name, value in shape.items() if value})
     _show(report, render, as_json=as_json)
-    _exit_by_gates(passed=report["passed"])
+    return 0 if report["passed"] else 1
 
 
 @click.command(name="bench")
@@ -101,16 +102,6 @@ def inspect(*, path: Path, sequence: float, as_json: bool) -> None:
     from compressor.verify.report import render
 
     _show(inspect_path(path, sequence=sequence), render, as_json=as_json)
-
-
-def echo_progress(line: str) -> None:
-    """Tell on stderr what is being done."""
-    click.secho(line, dim=True, err=True)
-
-
-def _exit_by_gates(*, passed: bool) -> None:
-    if not passed:
-        raise click.exceptions.Exit(1)
 
 
 def _show(report: dict[str, Any], render: Any, *, as_json: bool) -> None:

@@ -29,6 +29,8 @@ from compressor.model.source import checkpoint_config, checkpoint_directory, loc
 if TYPE_CHECKING:
     from compressor.model.surgery import Family
 
+__all__ = ["fingerprint", "load", "load_pretrained", "local_directory", "save"]
+
 TOKENIZER_FILES = (
     "tokenizer.json",
     "tokenizer_config.json",
@@ -147,9 +149,11 @@ def _load(model_class: Any, directory: Path, config: Any, families: Mapping[str,
     except CompressorError:
         raise
     except Exception as error:  # transformers raises a dozen unrelated types for what is wrong with a checkpoint
+        misfit = "ignore_mismatched_sizes" in str(error)  # advice that loads random layers: not to be passed on
+        reason = "its weights do not have the shapes that config.json says" if misfit else error
         raise InputError(
-            f"{directory}: transformers cannot load this checkpoint: {error}",
-            hint="the weights must have the shapes that config.json says; download or save the checkpoint again",
+            f"{directory}: transformers cannot load this checkpoint: {reason}",
+            hint="config.json and the weights must come from the same model; download or save the checkpoint again",
         ) from error
     model.__class__ = model_class  # the shaped class has done its work; what is loaded is an ordinary model
     _settle_missing(model, sorted(info["missing_keys"]), directory)

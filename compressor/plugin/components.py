@@ -9,6 +9,7 @@ from __future__ import annotations
 import abc
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -44,8 +45,9 @@ class Component(BaseModel, abc.ABC):
 
     def __repr__(self) -> str:
         """Return the options that were set, as a call: ``fisher(target=Target(macs=0.6))``."""
-        given = (name for name in type(self).model_fields if name in self.model_fields_set)
-        return f"{self.name}({', '.join(f'{name}={getattr(self, name)!r}' for name in given)})"
+        given = {name: getattr(self, name) for name in type(self).model_fields if name in self.model_fields_set}
+        shown = {name: str(value) if isinstance(value, PurePath) else value for name, value in given.items()}
+        return f"{self.name}({', '.join(f'{name}={value!r}' for name, value in shown.items())})"
 
     __str__ = __repr__
 

@@ -248,7 +248,7 @@ def _model_mistakes(model: str) -> Iterator[Mistake]:
     if path.exists():
         yield ("model",), f"expected a directory, got the file '{model}'"
     elif _local(model):
-        yield ("model",), f"no such directory: '{model}'; expected a checkpoint directory or a hub id"
+        yield ("model",), f"no such directory: '{model}'; expected a checkpoint directory or a hub id (-m replaces it)"
 
 
 def _path_mistakes(task: Component | None) -> Iterator[Mistake]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import onnx
 
-from compressor.model import checkpoint
+from compressor.model import checkpoint, local_directory
 from compressor.model.artifact import initializer_elements
 from compressor.model.costs import encoder_macs, parameters
 from compressor.plugin.components import ModelFamily
@@ -36,7 +36,7 @@ def inspect_path(path: Path, *, sequence: float) -> dict[str, Any]:
 
 def inspect_checkpoint(path: Path, by_type: Mapping[str, ModelFamily], *, sequence: float) -> dict[str, Any]:
     """Describe a checkpoint: what is in each layer, parameters, MACs."""
-    model: Any = checkpoint.load(checkpoint.local_directory(str(path)), by_type)
+    model: Any = checkpoint.load(local_directory(str(path)), by_type)
     family = by_type[model.config.model_type]
     groups = family.groups(model)
     layers: dict[int, dict[str, int]] = {}
@@ -65,4 +65,3 @@ def inspect_onnx(path: Path) -> dict[str, Any]:
         "initializer_elements": elements,
         "operators": dict(Counter(node.op_type for node in graph.node).most_common()),
     }
-

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 def families(registry: Registry) -> Mapping[str, ModelFamily]:
     """Return every installed family by the model types it covers."""
-    installed = [registry.get("family", name)() for name in registry.names("family")]
-    return {model_type: family for family in installed for model_type in family.model_types}  # type: ignore[attr-defined]
+    installed = [cast("ModelFamily", registry.get("family", name)()) for name in registry.names("family")]
+    return {model_type: family for family in installed for model_type in family.model_types}
 
 
 def load(path: str | Path) -> nn.Module:
@@ -119,9 +119,7 @@ def open_session(plan: Plan, registry: Registry, run_dir: Path, device: torch.de
     ).to(device)
     tokenizer = load_tokenizer(recipe.model, recipe.revision)
     config: Any = model.config
-    calibration = draw_calibration(
-        plan.task, plan.calibration, tokenizer, seed=recipe.seed, label2id=config.label2id
-    )
+    calibration = draw_calibration(plan.task, plan.calibration, tokenizer, seed=recipe.seed, label2id=config.label2id)
     return Session(
         plan=plan,
         run_dir=run_dir,

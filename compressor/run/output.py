@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from compressor.model import checkpoint
+from compressor.model import checkpoint, local_directory
 from compressor.recipe.lock import lock_text
 from compressor.recipe.options import Verification
 from compressor.run.journal import write_text
@@ -49,7 +49,7 @@ def build_report(session: Session) -> dict[str, Any]:
 def write_output(session: Session, report: dict[str, Any]) -> None:
     """Write the root of the run directory; what is in it already, a killed run left there, is replaced."""
     root = session.run_dir
-    source = checkpoint.local_directory(session.plan.recipe.model, session.plan.recipe.revision)
+    source = local_directory(session.plan.recipe.model, session.plan.recipe.revision)
     checkpoint.save(session.model, root, tokenizer_source=source)
     if "model" in session.artifacts:
         shutil.copyfile(session.artifacts["model"].path, root / MODEL)

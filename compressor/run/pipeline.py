@@ -131,15 +131,13 @@ def _run_stages(
     )
     journal = Journal(work, _root_fingerprint(session), plan.steps)
     for step in plan.steps:
-        _do_or_restore(step, session, journal, registry=registry, announce=announce)
+        _settle(step, session, journal, registry=registry, announce=announce)
     report = build_report(session)
     write_output(session, report)
     return report
 
 
-def _do_or_restore(
-    step: Step, session: Session, journal: Journal, *, registry: Registry, announce: Announce
-) -> None:
+def _settle(step: Step, session: Session, journal: Journal, *, registry: Registry, announce: Announce) -> None:
     done = journal.finished(step)
     if done is not None:
         announce(f"{step.slug} was finished before ({done['seconds']:.1f} s)")

@@ -53,7 +53,7 @@ def _stage(step: Step, session: Session) -> Path:
 
 def _prune(step: Step, session: Session) -> dict[str, Any]:
     with plugin_call(step):
-        pruned = cast(PruningMethod, step.component).prune(session)
+        pruned = cast("PruningMethod", step.component).prune(session)
     shrunk = surgery.shrink(session.model, session.family, pruned.masks, pruned.weights)
     difference = _removal_difference(session, pruned, shrunk)
     stage = _stage(step, session)
@@ -97,14 +97,14 @@ def _removal_difference(session: Session, pruned: Pruned, shrunk: torch.nn.Modul
 
 def _restore_prune(step: Step, session: Session, metrics: Mapping[str, Any]) -> None:
     stage = _stage(step, session)
-    by_type = {model_type: session.family for model_type in session.family.model_types}
+    by_type = dict.fromkeys(session.family.model_types, session.family)
     session.model = checkpoint.load(stage / "model", by_type).to(session.device)
     session.masks = Masks.load(stage / "masks.safetensors")
 
 
 def _export(step: Step, session: Session) -> dict[str, Any]:
     stage = _stage(step, session)
-    exporter = cast(Exporter, step.component)
+    exporter = cast("Exporter", step.component)
     for name, model in (("dense", session.teacher), ("model", session.model)):
         with plugin_call(step):
             session.artifacts[name] = exporter.export(
@@ -138,7 +138,7 @@ def _verify(step: Step, session: Session) -> dict[str, Any]:
             compressed=session.artifacts["model"].path,
             macs_ratio=costs["compressed"] / costs["dense"] if costs else 1.0,
         ),
-        cast(Verification, step.component),
+        cast("Verification", step.component),
         seed=session.seed,
     )
 

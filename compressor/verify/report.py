@@ -76,7 +76,7 @@ def _table(section: Section) -> Table:
     from rich.text import Text
 
     table = Table(title=section.title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
-    table.show_header = any(section.columns)
+    table.show_header, table.show_edge = any(section.columns), False
     for number, column in enumerate(section.columns):
         table.add_column(column, justify="left" if _is_words(section, number) else "right", overflow="fold")
     for row in section.rows:
@@ -86,7 +86,7 @@ def _table(section: Section) -> Table:
 
 def _is_words(section: Section, column: int) -> bool:
     cells = [row[column] for row in section.rows if row[column]]
-    return not all(cell[0].isdigit() or cell[0] in "+-" for cell in cells)
+    return not all(cell[0].isdigit() or cell[0] in "+-[" for cell in cells)
 
 
 def model_card(report: Data) -> str:

@@ -63,7 +63,7 @@ def quality_section(quality: Data) -> Section:
     for name, dense in quality["dense"].items():
         compressed = quality["compressed"][name]
         gap = quality["difference"]
-        interval = f"{gap['lower']:+.4f} to {gap['upper']:+.4f}" if name == quality["metric"] else ""
+        interval = f"[{gap['lower']:+.4f}, {gap['upper']:+.4f}]" if name == quality["metric"] else ""
         rows.append((name, f"{dense:.4f}", f"{compressed:.4f}", f"{compressed - dense:+.4f}", interval))
     confidence = f"{quality['difference']['confidence']:.0%} interval"
     notes = []
@@ -85,7 +85,7 @@ def latency_section(rows: Sequence[Data], *, slow_fusion: bool) -> Section:
         title = "Latency in onnxruntime, all models with the same options"
         if rows[0]["provider"] == "cpu":
             title += " (SkipLayerNormalization fusion off)"
-    columns = ("batch", "length", "threads", "model", "p50 ms", "p90 ms", "time ratio", "interval", "speed-up", "A/A")
+    columns = ("batch", "length", "threads", "model", "p50 ms", "p90 ms", "ratio", "speed-up", "A/A")
     lines = [_latency_line(row, is_first=row["model"] == first) for row in rows]
     clocks = {"cpu": "CPU time of the calling thread", "wall": "wall time"}
     clock = " and ".join(clocks[clock] for clock in sorted({row["clock"] for row in rows}))
@@ -101,10 +101,10 @@ def _latency_line(row: Data, *, is_first: bool) -> tuple[str, ...]:
     start = (str(row["batch"]), str(row["sequence"]), str(row["threads"] or "all")) if is_first else ("", "", "")
     middle = (row["model"], f"{times['p50']:.2f}", f"{times['p90']:.2f}")
     if is_first:
-        return (*start, *middle, "1", "", "", f"{row['control']['value']:.3f}")
+        return (*start, *middle, "1", "", f"{row['control']['value']:.3f}")
     ratio = row["ratio"]
-    interval = f"{ratio['lower']:.3f} to {ratio['upper']:.3f}"
-    return (*start, *middle, f"{ratio['value']:.3f}", interval, f"{1 / ratio['value']:.2f}x", "")
+    interval = f"{ratio['value']:.3f} [{ratio['lower']:.3f}, {ratio['upper']:.3f}]"
+    return (*start, *middle, interval, f"{1 / ratio['value']:.2f}x", "")
 
 
 def environment_line(environment: Data) -> str:
@@ -122,6 +122,6 @@ def gates_section(gates: Sequence[Data]) -> Section:
     rows = []
     for gate in gates:
         exact = gate["lower"] is None
-        interval = "exact" if exact else f"{gate['lower']:.4f} to {gate['upper']:.4f}"
+        interval = "exact" if exact else f"[{gate['lower']:.4f}, {gate['upper']:.4f}]"
         rows.append((gate["name"], f"{gate['limit']:g}", f"{gate['value']:.4f}", interval, gate["verdict"]))
     return Section("Gates", ("gate", "at most", "measured", "interval", "verdict"), rows)

@@ -85,7 +85,11 @@ def test_a_mask_that_does_not_fit_is_refused(masks: Mapping[str, Tensor], said: 
 @pytest.mark.parametrize(
     ("name", "shape", "said"),
     [
-        ("bert.encoder.layer.0.output.dense.weigth", (32, 48), "did you mean 'bert.encoder.layer.0.output.dense.weight'"),
+        (
+            "bert.encoder.layer.0.output.dense.weigth",
+            (32, 48),
+            "did you mean 'bert.encoder.layer.0.output.dense.weight'",
+        ),
         ("bert.encoder.layer.0.output.dense.weight", (32, 47), r"expected shape \(32, 48\).*got \(32, 47\)"),
     ],
 )
@@ -157,9 +161,12 @@ def test_a_pruned_model_can_be_pruned_again_and_ids_mean_the_dense_model(family:
     attention, ffn = (group.name for group in family.groups(model)[2:4])
     once = shrink(model, family, Masks({attention: keep(4, 0, 2, 3), ffn: keep(48, *range(10, 20))}))
     twice = assert_masked_equals_shrunk(
-        once, family, Masks({**_everything(once, family), attention: keep(3, 1, 2), ffn: keep(10, 1, 9)}), tiny_batch(labels=False)
+        once,
+        family,
+        Masks({**_everything(once, family), attention: keep(3, 1, 2), ffn: keep(10, 1, 9)}),
+        tiny_batch(labels=False),
     )
-    at_once = shrink(model, family, Masks({attention: keep(4, 2, 3), ffn: keep(48, 11, 19)}))
+    at_once: Any = shrink(model, family, Masks({attention: keep(4, 2, 3), ffn: keep(48, 11, 19)}))
     torch.testing.assert_close(output(twice), output(at_once), rtol=0, atol=0)
     config: Any = twice.config
     assert config.pruned_shapes["kept_heads"] == [[0, 1, 2, 3], [2, 3], [0, 1, 2, 3]]
@@ -201,7 +208,8 @@ class Fused(nn.Module):
 
     def forward(self, hidden: Tensor) -> Tensor:
         value, gate = self.wide(hidden).chunk(2, dim=-1)
-        return self.out(value * gate.sigmoid())
+        output: Tensor = self.out(value * gate.sigmoid())
+        return output
 
 
 class FusedFamily:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -87,6 +88,13 @@ def test_a_needed_plugin_that_failed_is_not_a_mistake_of_the_recipe(registry: Re
 def test_repr_is_the_call_with_what_was_set(registry: Registry):
     made = method(registry, criterion={"name": "taylor", "samples": 7}, tuning="none")
     assert repr(made) == str(made) == "toy(target=Target(macs=0.5), criterion=taylor(samples=7), tuning='none')"
+
+
+def test_repr_writes_a_path_as_text():
+    class Filed(Magnitude):
+        file: Path
+
+    assert repr(Filed(file=Path("data/x.csv"))) == "magnitude(file='data/x.csv')"
 
 
 def test_the_schema_of_a_choice_names_its_kind():

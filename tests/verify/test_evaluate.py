@@ -9,8 +9,6 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from compressor_plugins.tasks.embedding import Embedding
-from compressor_plugins.tasks.glue import Glue
 from onnx import TensorProto
 from scipy.special import log_softmax
 from torch import Tensor
@@ -22,6 +20,8 @@ from compressor.run.data import collate
 from compressor.testing import tiny_model, tiny_tokenizer
 from compressor.verify.evaluate import compare, labels_of, onnx_outputs, torch_outputs
 from compressor.verify.statistics import Resampling
+from compressor_plugins.tasks.embedding import Embedding
+from compressor_plugins.tasks.glue import Glue
 
 FEW = Resampling(resamples=200)
 MRPC = Glue(subset="mrpc")
@@ -162,7 +162,9 @@ def test_comparison_is_the_same_for_the_same_seed(answers: tuple[np.ndarray, np.
 def test_regression_has_no_churn():
     generator = np.random.default_rng(0)
     labels = generator.uniform(0, 5, 50)
-    quality = compare(Glue(subset="stsb"), labels[:, None] + generator.normal(size=(50, 1)), labels[:, None], labels, FEW)
+    quality = compare(
+        Glue(subset="stsb"), labels[:, None] + generator.normal(size=(50, 1)), labels[:, None], labels, FEW
+    )
     assert quality.metric == "spearman"
     assert quality.dense["spearman"] == pytest.approx(1.0)
     assert (quality.churn, quality.lost, quality.gained, quality.kl) == (None, None, None, None)
@@ -171,7 +173,9 @@ def test_regression_has_no_churn():
 def test_embeddings_are_compared_without_labels():
     generator = np.random.default_rng(0)
     dense = generator.normal(size=(40, 8))
-    quality = compare(Embedding(corpus="python-docs"), dense + 0.5 * generator.normal(size=dense.shape), dense, None, FEW)
+    quality = compare(
+        Embedding(corpus="python-docs"), dense + 0.5 * generator.normal(size=dense.shape), dense, None, FEW
+    )
     assert quality.dense == pytest.approx({"cosine": 1.0, "cosine_p05": 1.0, "neighbor_agreement": 1.0})
     assert 0.5 < quality.compressed["cosine"] < 1.0
     assert quality.churn is None

@@ -75,7 +75,10 @@ def test_the_untuned_default_is_not_judged():
 @pytest.mark.parametrize(("value", "verdict"), [(0.6, "pass"), (0.6001, "fail")])
 def test_size_and_macs_are_exact(value: float, verdict: str):
     gates = check_gates(Limits(size=0.6, macs=0.6), size=value, macs=value)
-    assert [(gate.name, gate.verdict, gate.lower) for gate in gates] == [("size", verdict, None), ("macs", verdict, None)]
+    assert [(gate.name, gate.verdict, gate.lower) for gate in gates] == [
+        ("size", verdict, None),
+        ("macs", verdict, None),
+    ]
 
 
 def test_no_limits_make_no_gates():

@@ -43,11 +43,34 @@ def test_every_shape_and_model_has_a_row_and_the_first_is_its_own_baseline(tiny_
             assert (row.ratio.value, row.ratio.lower, row.ratio.upper) == (1.0, 1.0, 1.0)
 
 
-def test_more_work_has_a_ratio_above_one(tiny_onnx: Callable[..., Path]):
-    wide = np.zeros((64, 4096), np.float32)
-    rows = measure({"small": tiny_onnx("s"), "large": tiny_onnx("l", wide)}, [Shape(8, 64)], protocol=QUICK)
-    assert rows[1].ratio.lower > 2
-    assert rows[1].wall_ratio.lower > 2
+def test_ratios_and_percentiles_come_from_the_calls_times(
+    tiny_onnx: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+):
+    """Three times the wall and half the CPU time, whatever the machine does: the clock is replaced."""
+    wide = np.zeros((64, 3), np.float32)
+
+    def clock(_session: object, _inputs: object, _calls: int) -> np.ndarray:
+        is_wide = _session.get_outputs()[0].shape[1] == 3  # type: ignore[attr-defined]
+        wall, cpu = (30.0, 1.0) if is_wide else (10.0, 2.0)
+        return np.array([[wall, wall, 7 * wall], [cpu, cpu, cpu]]) * 1e-3
+
+    monkeypatch.setattr(latency, "_time", clock)
+    paths = {"dense": tiny_onnx("dense"), "wide": tiny_onnx("wide", wide)}
+    row = measure(paths, [Shape(1, 8)], protocol=QUICK)[1]
+    assert (row.ratio.value, row.ratio.lower, row.ratio.upper) == pytest.approx((0.5, 0.5, 0.5))
+    assert row.wall_ratio.value == pytest.approx(3.0)
+    assert row.control.value == pytest.approx(1.0)
+    assert row.wall_ms == pytest.approx({"p50": 30.0, "p90": 210.0})
+    assert row.cpu_ms == pytest.approx({"p50": 1.0, "p90": 1.0})
+    wall_row = measure(paths, [Shape(1, 8)], threads=(2,), protocol=QUICK)[1]
+    assert wall_row.ratio.value == pytest.approx(3.0)
+
+
+def test_warm_up_goes_on_until_two_windows_agree(monkeypatch: pytest.MonkeyPatch):
+    windows = iter([9.0, 5.0, 2.0, 1.05, 1.02, 77.0])
+    monkeypatch.setattr(latency, "WARM_UP_SECONDS", 60.0)
+    monkeypatch.setattr(latency, "_time", lambda *_: np.full((2, 5), next(windows)))
+    assert latency._warm_up(None, {}) == 1.02
 
 
 def test_all_models_get_the_same_options_and_fresh_loads(
@@ -75,7 +98,9 @@ def test_all_models_get_the_same_options_and_fresh_loads(
     ]
 
 
-def test_turns_are_shuffled_and_complete_in_every_round(monkeypatch: pytest.MonkeyPatch, tiny_onnx: Callable[..., Path]):
+def test_turns_are_shuffled_and_complete_in_every_round(
+    monkeypatch: pytest.MonkeyPatch, tiny_onnx: Callable[..., Path]
+):
     turns: list[int] = []
     real = latency._time
 

@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import io
 import logging
 import math
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 import torch
-from torch import Tensor, nn
 
 from compressor.errors import CompressorError, InputError
 from compressor.model.artifact import Artifact
 from compressor.model.runtime import open_session
+from compressor_plugins.exporters._signature import Signature, example_batch, max_positions
 
 PARITY_SHAPES = ((1, 1), (1, 2), (2, 7), (3, 16), (5, 33), (4, 64), (2, 131))
 """(batch, sequence), cut to what the model's positions allow; rows after the first are padded."""
@@ -27,28 +26,6 @@ LARGEST = 2**31 - 2**20
 """Protobuf ends at 2 GiB; some room for the graph itself."""
 NOISE = {"metadata_props", "doc_string"}
 """Fields where the exporter leaves stack traces and paths of the machine."""
-
-
-class Signature(nn.Module):
-    """An encoder that takes tensors by position and returns one: what the exporter can describe.
-
-    Args:
-        model: on any device; its forward takes the named inputs, each (B, T) int64.
-        input_names: e.g. ``("input_ids", "attention_mask")``.
-        output_name: e.g. ``"logits"``.
-    """
-
-    def __init__(self, model: nn.Module, input_names: Sequence[str], output_name: str) -> None:
-        super().__init__()
-        ready = not model.training and all(parameter.device.type == "cpu" for parameter in model.parameters())
-        self.model = model if ready else copy.deepcopy(model).to("cpu")
-        self.input_names, self.output_name = tuple(input_names), output_name
-        # A fresh module is in train mode: the exporter would put that mode on the model inside, dropout included.
-        self.eval()
-
-    def forward(self, *inputs: Tensor) -> Tensor:
-        output: Tensor = self.model(**dict(zip(self.input_names, inputs, strict=True)))[self.output_name]
-        return output
 
 
 def export(net: Signature, path: Path, *, opset: int, tolerance: float) -> Artifact:
@@ -170,34 +147,3 @@ def _parity(net: Signature, path: Path, tolerance: float) -> float:
             hint="raise the exporter's max_abs_diff if outputs are that large, else report this",
         )
     return differences[worst]
-
-
-def example_batch(model: nn.Module, input_names: Sequence[str], batch: int, length: int) -> dict[str, Tensor]:
-    """Draw inputs of shape (batch, length), int64; rows after the first end in padding, each in its own place."""
-    config: Any = model.config
-    generator = torch.Generator().manual_seed(batch * 1000 + length)
-    mask = torch.ones(batch, length, dtype=torch.int64)
-    for row in range(1, batch):
-        mask[row, max(1, length - row * length // (batch + 1)) :] = 0
-
-    def draw(below: int) -> Tensor:
-        return torch.randint(0, below, (batch, length), generator=generator)
-
-    known: Mapping[str, Tensor] = {
-        "input_ids": torch.where(mask == 1, draw(config.vocab_size), config.pad_token_id or 0),
-        "attention_mask": mask,
-        "token_type_ids": draw(max(1, getattr(config, "type_vocab_size", 1))),
-    }
-    unknown = [name for name in input_names if name not in known]
-    if unknown:
-        raise CompressorError(f"the exporter knows no input named {', '.join(unknown)}; known: {', '.join(known)}")
-    return {name: known[name] for name in input_names}
-
-
-def max_positions(model: nn.Module) -> int:
-    """Return the longest sequence the position embeddings allow; RoBERTa's begin behind its padding index."""
-    for name, module in model.named_modules():
-        if name.endswith("position_embeddings") and isinstance(module, nn.Embedding):
-            return module.num_embeddings - (0 if module.padding_idx is None else module.padding_idx + 1)
-    config: Any = model.config
-    return int(config.max_position_embeddings)

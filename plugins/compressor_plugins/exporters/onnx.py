@@ -27,7 +27,8 @@ class OnnxExporter(Exporter):
 
     def export(self, model: nn.Module, path: Path, *, input_names: Sequence[str], output_name: str) -> Artifact:
         """Write ``model`` to ``path``, which appears only when it reproduces torch."""
-        from compressor_plugins.exporters._torch_onnx import Signature, export
+        from compressor_plugins.exporters._signature import Signature
+        from compressor_plugins.exporters._torch_onnx import export
 
         return export(Signature(model, input_names, output_name), path, opset=self.opset, tolerance=self.max_abs_diff)
 

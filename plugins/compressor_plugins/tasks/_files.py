@@ -32,14 +32,15 @@ READERS: Mapping[str, tuple[Callable[..., Dataset], Mapping[str, Any]]] = {
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Keep datasets' bars and log lines off the screen: our error says it all."""
-    verbosity, bars = datasets.logging.get_verbosity(), datasets.utils.are_progress_bars_disabled()
+    verbosity, no_bars = datasets.logging.get_verbosity(), datasets.utils.are_progress_bars_disabled()
     datasets.logging.set_verbosity(datasets.logging.CRITICAL)
-    datasets.disable_progress_bars()
+    if not no_bars:
+        datasets.disable_progress_bars()
     try:
         yield
     finally:
         datasets.logging.set_verbosity(verbosity)
-        if not bars:
+        if not no_bars:
             datasets.enable_progress_bars()
 
 

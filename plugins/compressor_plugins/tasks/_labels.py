@@ -53,9 +53,10 @@ def _class_id(value: Any, known: Mapping[str, int], by_index: Sequence[int], sou
     if not by_index and index >= 0:  # nobody tells how many classes there are
         return index
     if not 0 <= index < len(by_index):
+        expected = f"0 to {len(by_index) - 1}" if by_index else "0 or more"
         hidden = "; -1 marks labels that are not published" if index == -1 else ""
         raise InputError(
-            f"{source}: label {index}: expected 0 to {len(by_index) - 1}{hidden}",
+            f"{source}: label {index}: expected {expected}{hidden}",
             hint="use a split with labels for this number of classes, or a checkpoint with more classes",
         )
     return by_index[index]

@@ -1,0 +1,65 @@
+"""What an encoder takes and gives: named inputs, one output, the longest sequence, and example batches of them."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from compressor.errors import CompressorError
+
+
+class Signature(nn.Module):
+    """An encoder that takes tensors by position and returns one: what the exporter can describe.
+
+    Args:
+        model: on any device; its forward takes the named inputs, each (B, T) int64.
+        input_names: e.g. ``("input_ids", "attention_mask")``.
+        output_name: e.g. ``"logits"``.
+    """
+
+    def __init__(self, model: nn.Module, input_names: Sequence[str], output_name: str) -> None:
+        super().__init__()
+        ready = not model.training and all(parameter.device.type == "cpu" for parameter in model.parameters())
+        self.model = model if ready else copy.deepcopy(model).to("cpu")
+        self.input_names, self.output_name = tuple(input_names), output_name
+        # A fresh module is in train mode: the exporter would put that mode on the model inside, dropout included.
+        self.eval()
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        output: Tensor = self.model(**dict(zip(self.input_names, inputs, strict=True)))[self.output_name]
+        return output
+
+
+def example_batch(model: nn.Module, input_names: Sequence[str], batch: int, length: int) -> dict[str, Tensor]:
+    """Draw inputs of shape (batch, length), int64; rows after the first end in padding, each in its own place."""
+    config: Any = model.config
+    generator = torch.Generator().manual_seed(batch * 1000 + length)
+    mask = torch.ones(batch, length, dtype=torch.int64)
+    for row in range(1, batch):
+        mask[row, max(1, length - row * length // (batch + 1)) :] = 0
+
+    def draw(below: int) -> Tensor:
+        return torch.randint(0, below, (batch, length), generator=generator)
+
+    known: Mapping[str, Tensor] = {
+        "input_ids": torch.where(mask == 1, draw(config.vocab_size), config.pad_token_id or 0),
+        "attention_mask": mask,
+        "token_type_ids": draw(max(1, getattr(config, "type_vocab_size", 1))),
+    }
+    unknown = [name for name in input_names if name not in known]
+    if unknown:
+        raise CompressorError(f"the exporter knows no input named {', '.join(unknown)}; known: {', '.join(known)}")
+    return {name: known[name] for name in input_names}
+
+
+def max_positions(model: nn.Module) -> int:
+    """Return the longest sequence the position embeddings allow; RoBERTa's begin behind its padding index."""
+    for name, module in model.named_modules():
+        if name.endswith("position_embeddings") and isinstance(module, nn.Embedding):
+            return module.num_embeddings - (0 if module.padding_idx is None else module.padding_idx + 1)
+    config: Any = model.config
+    return int(config.max_position_embeddings)

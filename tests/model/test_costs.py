@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from compressor.model import Masks, shrink
+from compressor.model.costs import encoder_macs, kept_macs, parameter_bytes, parameters, unit_macs, unit_prices
+from compressor.model.outputs import raw_output
+from compressor.testing import tiny_model
+from compressor_plugins.families.bert import Bert
+from compressor_plugins.families.distilbert import DistilBert
+
+FAMILIES: dict[str, Any] = {"bert": Bert(), "roberta": Bert(), "electra": Bert(), "distilbert": DistilBert()}
+
+
+def counted_macs(model: torch.nn.Module, layers: str, length: int) -> int:
+    """Count the MACs of one sample inside the layers, as torch dispatches them."""
+    model.config._attn_implementation = "eager"  # a fused kernel hides its products from the counter
+    batch = {"input_ids": torch.full((1, length), 7), "attention_mask": torch.ones(1, length, dtype=torch.long)}
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        raw_output(model, batch)
+    inside = [sum(ops.values()) for name, ops in counter.get_flop_counts().items() if name.endswith(layers)]
+    assert len(inside) == 1
+    return inside[0] // 2
+
+
+@pytest.mark.parametrize("model_type", FAMILIES)
+@pytest.mark.parametrize("length", [1, 9])
+def test_encoder_macs_equal_what_torch_counts(model_type: str, length: int) -> None:
+    model, family = tiny_model(model_type, num_hidden_layers=1), FAMILIES[model_type]
+    layer = family.groups(model)[0].layer
+    assert encoder_macs(model, family.groups(model), length) == counted_macs(model, layer, length)
+
+
+def test_kept_macs_equal_what_torch_counts_after_removal() -> None:
+    model = tiny_model(num_hidden_layers=1)
+    groups = Bert().groups(model)
+    keep = {groups[0].name: torch.tensor([True, False, True, True]), groups[1].name: torch.arange(48) % 5 > 0}
+    pruned = shrink(model, Bert(), Masks(keep))
+    expected = counted_macs(pruned, groups[0].layer, 11)
+    assert kept_macs(model, groups, keep, 11) == expected
+    assert encoder_macs(pruned, Bert().groups(pruned), 11) == expected
+
+
+def test_unit_macs_follow_the_published_cost_model_at_a_fractional_length() -> None:
+    model = tiny_model()
+    heads, neurons = Bert().groups(model)[:2]
+    length, hidden, width = 53.24, 32, 8
+    assert unit_macs(model, heads, length) == pytest.approx(4 * length * hidden * width + 2 * length**2 * width)
+    assert unit_macs(model, neurons, length) == pytest.approx(2 * length * hidden)
+
+
+def test_emptied_sublayers_cost_nothing_and_have_no_price() -> None:
+    model = tiny_model()
+    groups = Bert().groups(model)
+    empty = shrink(model, Bert(), Masks({group.name: torch.zeros(group.units, dtype=torch.bool) for group in groups}))
+    assert encoder_macs(empty, Bert().groups(empty), 10) == 0
+    assert unit_prices(empty, Bert().groups(empty), 10) == {}
+
+
+def test_groups_without_a_mask_cost_all_their_units() -> None:
+    model = tiny_model()
+    groups = Bert().groups(model)
+    assert kept_macs(model, groups, {}, 5.5) == encoder_macs(model, groups, 5.5)
+
+
+def test_shared_parameters_count_once() -> None:
+    linear = torch.nn.Linear(3, 2)
+    twice = torch.nn.ModuleList([linear, linear])
+    assert parameters(twice) == 8
+    assert parameter_bytes(twice) == 32

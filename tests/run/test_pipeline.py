@@ -1,0 +1,248 @@
+"""The whole pipeline on toy models: what is left behind, what resumes, what is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+import yaml
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+import compressor
+from compressor.errors import CompressorError, InputError, PluginError
+from compressor.model import surgery
+from compressor.model.artifact import initializer_elements
+from compressor.plugin import Pruned, PruningMethod, Registry, hookimpl
+from compressor.run.pipeline import Finished
+from compressor.testing import tiny_batch
+from tests.run.conftest import run_recipe
+from tests.toys import toy_recipe
+
+
+def files(directory: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(directory)): path.read_bytes() for path in directory.rglob("*") if path.is_file()}
+
+
+def test_a_finished_run_leaves_what_the_house_says(finished: Finished):
+    assert {
+        "model.onnx",
+        "config.json",
+        "model.safetensors",
+        "tokenizer.json",
+        "recipe.yaml",
+        "recipe.lock.yaml",
+        "report.json",
+        "README.md",
+        "logs/run.log",
+        "stages/01-prune/stage.json",
+        "stages/01-prune/masks.safetensors",
+        "stages/02-export/stage.json",
+        "stages/02-export/dense.onnx",
+        "stages/03-verify/stage.json",
+    } <= set(files(finished.directory))
+    assert [path.name for path in finished.directory.parent.glob("out*")] == ["out"]
+
+
+def test_units_are_gone_from_the_file(finished: Finished):
+    dense = initializer_elements(finished.directory / "stages/02-export/dense.onnx")
+    assert initializer_elements(finished.directory / "model.onnx") < dense
+    sizes = finished.report["model"]["parameters"]
+    assert sizes["compressed"] < sizes["dense"]
+
+
+def test_the_mac_budget_is_kept(finished: Finished):
+    macs = finished.report["model"]["encoder_macs"]
+    assert macs["compressed"] <= 0.5 * macs["dense"]
+    assert finished.passed
+
+
+def test_load_gives_what_onnxruntime_computes(finished: Finished):
+    model: Any = compressor.load(finished.directory)
+    batch = tiny_batch(lengths=(9, 4, 1), labels=False)
+    with torch.no_grad():
+        expected = model(**batch).logits.numpy()
+    session = onnxruntime.InferenceSession(str(finished.directory / "model.onnx"))
+    found = session.run(None, {name: tensor.numpy() for name, tensor in batch.items()})[0]
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_plain_transformers_refuses_the_pruned_weights(finished: Finished):
+    with pytest.raises(RuntimeError):
+        AutoModelForSequenceClassification.from_pretrained(finished.directory)
+
+
+def test_the_tokenizer_is_copied_as_it_was(finished: Finished, toy: Path):
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        assert (finished.directory / name).read_bytes() == (toy.parent / "checkpoint" / name).read_bytes()
+    assert AutoTokenizer.from_pretrained(finished.directory)("the cat")["input_ids"]
+
+
+def test_the_lock_file_compiles_to_the_same_digest(finished: Finished, tmp_path: Path):
+    lock = yaml.safe_load((finished.directory / "recipe.lock.yaml").read_text())
+    again = tmp_path / "again.yaml"
+    again.write_text(yaml.safe_dump(lock["recipe"]))
+    from compressor.recipe.loader import load_recipe
+    from compressor.recipe.plan import compile_plan
+
+    assert compile_plan(load_recipe(again), Registry.load()).digest == lock["digest"]
+
+
+def test_no_exported_file_names_a_path(finished: Finished):
+    for name in ("model.onnx", "stages/02-export/dense.onnx"):
+        assert str(Path.cwd()).encode() not in (finished.directory / name).read_bytes()
+
+
+def test_an_existing_directory_is_not_overwritten(finished: Finished, toy: Path):
+    before = files(finished.directory)
+    with pytest.raises(InputError, match="exists already"):
+        run_recipe(toy, finished.directory)
+    assert files(finished.directory) == before
+
+
+def test_the_same_seed_gives_the_same_bytes_and_fresh_replaces_the_directory(
+    finished: Finished, toy: Path, tmp_path: Path
+):
+    out = tmp_path / "elsewhere"
+    out.mkdir()
+    (out / "older.txt").write_text("of an older run")
+    again = run_recipe(toy, out, fresh=True)
+    for name in ("model.onnx", "model.safetensors", "config.json", "stages/01-prune/masks.safetensors"):
+        assert (again.directory / name).read_bytes() == (finished.directory / name).read_bytes(), name
+    assert not (out / "older.txt").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["elsewhere"]
+
+
+class Interrupting:
+    """A plugin that stops the run before one verb, as a kill would."""
+
+    def __init__(self, verb: str) -> None:
+        self.verb = verb
+        self.calls: list[str] = []
+
+    @hookimpl(wrapper=True)
+    def compressor_run_step(self, step: Any) -> Any:
+        self.calls.append(step.verb)
+        if step.verb == self.verb:
+            raise KeyboardInterrupt
+        return (yield)
+
+
+def with_plugin(plugin: object) -> Registry:
+    registry = Registry.load()
+    registry.register(plugin, "test")
+    return registry
+
+
+@pytest.mark.parametrize("verb", ["export", "verify"])
+def test_an_interrupted_run_resumes_to_the_same_result(verb: str, finished: Finished, toy: Path, tmp_path: Path):
+    out = tmp_path / "out"
+    with pytest.raises(KeyboardInterrupt):
+        run_recipe(toy, out, registry=with_plugin(Interrupting(verb)))
+    assert not out.exists()
+    second = Interrupting("nothing")
+    resumed = run_recipe(toy, out, registry=with_plugin(second))
+    verbs = ["prune", "export", "verify"]
+    assert second.calls == verbs[verbs.index(verb) :]
+    for name in ("model.onnx", "model.safetensors", "config.json"):
+        assert (resumed.directory / name).read_bytes() == (finished.directory / name).read_bytes(), name
+    assert resumed.report["quality"] == finished.report["quality"]
+    assert resumed.report["model"] == finished.report["model"]
+
+
+def test_other_weights_undo_finished_stages(tmp_path: Path):
+    steps = [{"prune": {"method": "fisher", "target": {"macs": 0.5}}}, {"export": {}}]
+    recipe = toy_recipe(tmp_path, steps=steps)
+    with pytest.raises(KeyboardInterrupt):
+        run_recipe(recipe, tmp_path / "out", registry=with_plugin(Interrupting("export")))
+    from compressor.testing import tiny_checkpoint
+
+    tiny_checkpoint(tmp_path / "checkpoint", seed=1)
+    second = Interrupting("export")
+    with pytest.raises(KeyboardInterrupt):
+        run_recipe(recipe, tmp_path / "out", registry=with_plugin(second))
+    assert second.calls == ["prune", "export"]
+
+
+def test_a_second_process_on_the_same_run_is_refused(toy: Path, tmp_path: Path):
+    class Second:
+        @hookimpl(wrapper=True)
+        def compressor_run_step(self) -> Any:
+            with pytest.raises(InputError, match="another process"):
+                run_recipe(toy, tmp_path / "out")
+            raise KeyboardInterrupt
+            yield
+
+    with pytest.raises(KeyboardInterrupt):
+        run_recipe(toy, tmp_path / "out", registry=with_plugin(Second()))
+
+
+def test_a_plugin_that_raises_is_named_and_the_traceback_logged(tmp_path: Path):
+    class Broken(PruningMethod):
+        name = "broken"
+
+        def prune(self, session: Any) -> Pruned:
+            raise ZeroDivisionError("a bug in the plugin")
+
+    class Provider:
+        @hookimpl
+        def compressor_components(self) -> Any:
+            return [Broken]
+
+    recipe = toy_recipe(tmp_path, steps=[{"prune": {"method": "broken"}}])
+    with pytest.raises(PluginError, match=r"'broken'.*ZeroDivisionError: a bug in the plugin"):
+        run_recipe(recipe, tmp_path / "out", registry=with_plugin(Provider()))
+    (log,) = tmp_path.glob("out.partial-*/logs/run.log")
+    assert "Traceback" in log.read_text()
+
+
+def test_a_failed_gate_is_reported_and_the_files_are_written(tmp_path: Path):
+    steps = [
+        {"prune": {"method": "fisher", "target": {"macs": 0.5}}},
+        {"export": {}},
+        {"verify": {"sequence": 8, "rounds": 3, "gates": {"macs": 0.01}}},
+    ]
+    result = run_recipe(toy_recipe(tmp_path, steps=steps), tmp_path / "out")
+    assert not result.passed
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert report["passed"] is False
+    assert [gate["verdict"] for gate in report["gates"]] == ["fail"]
+    assert "FAILED" in (tmp_path / "out" / "README.md").read_text()
+
+
+def test_a_second_pruning_composes_with_the_first(tmp_path: Path):
+    steps = [
+        {"prune": {"method": "fisher", "target": {"macs": 0.7}}},
+        {"prune": {"method": "fisher", "target": {"macs": 0.4}}},
+    ]
+    result = run_recipe(toy_recipe(tmp_path, steps=steps), tmp_path / "out")
+    macs = result.report["model"]["encoder_macs"]
+    assert 0.2 * macs["dense"] < macs["compressed"] <= 0.4 * macs["dense"]
+    model: Any = compressor.load(tmp_path / "out")
+    assert sum(p.numel() for p in model.parameters()) == result.report["model"]["parameters"]["compressed"]
+
+
+def test_a_method_that_prunes_outside_its_table_is_caught(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def wrong(model: Any, family: Any, masks: Any, weights: Any = None) -> Any:
+        shrunk = right(model, family, masks, weights)
+        with torch.no_grad():
+            next(shrunk.parameters()).add_(1.0)
+        return shrunk
+
+    right = surgery.shrink
+    calls = iter([wrong, right])
+    monkeypatch.setattr(surgery, "shrink", lambda *args: next(calls)(*args))  # noqa: PLW0108 - another one each time
+    with pytest.raises(CompressorError, match="removing the masked units changed"):
+        run_recipe(toy_recipe(tmp_path), tmp_path / "out")
+
+
+@pytest.mark.parametrize("model_type", ["roberta", "xlm-roberta", "electra", "distilbert"])
+def test_every_family_goes_through(model_type: str, tmp_path: Path):
+    result = run_recipe(toy_recipe(tmp_path, model_type=model_type), tmp_path / "out")
+    assert result.passed
+    model: Any = compressor.load(tmp_path / "out")
+    assert model.config.model_type == model_type
