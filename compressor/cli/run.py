@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import click
 
 from compressor.cli.boundary import echo_progress
 from compressor.plugin import Registry
 from compressor.recipe.loader import load_recipe
+from compressor.recipe.options import Verification
 from compressor.recipe.plan import compile_plan
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on stdout.")
@@ -54,11 +55,11 @@ def apply(
         echo_progress(f"note: {lint}")
 
     from compressor.run.load import resolve_device
-    from compressor.run.pipeline import run
+    from compressor.run.pipeline import Conditions, run
     from compressor.verify.report import render
 
     out = output or Path("runs") / plan.recipe.name
-    finished = run(plan, out, registry=registry, device=resolve_device(device), fresh=fresh, announce=echo_progress)
+    finished = run(plan, out, Conditions(registry, resolve_device(device), echo_progress), fresh=fresh)
     _show(finished.report, render, as_json=as_json)
     echo_progress(f"written to {out}")
     return 0 if finished.passed else 1
@@ -83,12 +84,15 @@ def verify(*, directory: Path, as_json: bool, **shape: Any) -> int:
 @shape_options
 @click.option("--provider", type=click.Choice(["cpu", "cuda", "tensorrt"]), default="cpu", show_default=True)
 @json_option
-def bench(*, models: tuple[Path, ...], provider: str, as_json: bool, **shape: Any) -> None:
+def bench(
+    *, models: tuple[Path, ...], provider: Literal["cpu", "cuda", "tensorrt"], as_json: bool, **shape: Any
+) -> None:
     """Time ONNX files (or run directories) against the first one, interleaved."""
     from compressor.run.again import bench_files
     from compressor.verify.report import render
 
-    report = bench_files(models, provider=provider, **{name: value for name, value in shape.items() if value})
+    options = Verification(provider=provider, **{name: value for name, value in shape.items() if value})
+    report = bench_files(models, options)
     _show(report, render, as_json=as_json)
 
 

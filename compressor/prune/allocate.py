@@ -22,7 +22,7 @@ def search_masks(
     Kwon et al.'s mask search (arXiv 2204.09656, algorithm 1): with one price per kind the best choice is the top units
     of each kind, so one pass over the number of heads, with prefix sums, is exact. Unlike the reference the result
     never costs more than the budget, and no head at all is a candidate too. Among equal scores the unit of the lower
-    layer, then of the lower index stays; among equal totals, the choice with fewer units of the first kind.
+    layer, then of the lower index stays; among equal totals, the choice that spends most of the budget.
 
     Args:
         groups: of any number of layers, with unequal unit counts; emptied groups take no part.
@@ -55,10 +55,11 @@ def _affordable(prefix: Sequence[Array], prices: Sequence[float], budget: float)
     # Rounding in the division may ask for one unit too many, or find room for one too few.
     second += (second < available) & (first * prices[0] + (second + 1) * prices[1] <= budget)
     second -= (second > 0) & (first * prices[0] + second * prices[1] > budget)
-    fits = first * prices[0] + second * prices[1] <= budget
-    if not fits.any():
+    costs = first * prices[0] + second * prices[1]
+    totals = np.where(costs <= budget, prefix[0] + prefix[1][second], -np.inf)
+    if not np.isfinite(totals).any():
         return 0, 0
-    best = int(np.argmax(np.where(fits, prefix[0] + prefix[1][second], -np.inf)))
+    best = int(np.argmax(np.where(totals == totals.max(), costs, -np.inf)))
     return best, int(second[best])
 
 

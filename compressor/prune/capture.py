@@ -81,7 +81,7 @@ def gate_gradients(
             rows, count = scalars.shape
             for group in groups:
                 parts[group.name].append(torch.zeros(rows, count, group.units, dtype=scalars.dtype))
-            for index in range(count):
+            for index in range(count if read else 0):
                 last = index == count - 1
                 gradients = torch.autograd.grad(scalars[:, index].sum(), list(read.values()), retain_graph=not last)
                 for group, gradient in _paired(groups, read, gradients):

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from compressor.model.groups import PrunableGroup
 from compressor.model.masks import Masks
-from compressor.model.surgery import masked
+from compressor.model.surgery import Family, masked, shrink
 from compressor.progress import track
 from compressor.prune.replay import LayerCall, layer_names, record, replay, watched
 from compressor.prune.solve import Correction, Moments, residual, solve_bias, solve_scales, solve_weights
@@ -24,7 +24,7 @@ from compressor.prune.solve import Correction, Moments, residual, solve_bias, so
 Tuning = Literal["weights", "scales", "none"]
 Solver = Callable[[float], Correction]
 
-RIDGES = (1e-4, 1e-3, 1e-2, 1e-1)
+RIDGES = (1e-7, 1e-5, 1e-3, 1e-2, 1e-1)
 """Candidates, relative to the mean diagonal of the normal matrix; held-out rows choose."""
 HELD_OUT = 8
 """One row in so many is kept from the fit: it chooses the ridge, and whether a sublayer's correction is taken."""
@@ -76,48 +76,50 @@ class _Cached:
 
 
 def reconstruct(
-    model: nn.Module, groups: Sequence[PrunableGroup], batches: Iterable[Mapping[str, Tensor]], task: Reconstruction
+    model: nn.Module, family: Family, batches: Iterable[Mapping[str, Tensor]], task: Reconstruction
 ) -> tuple[dict[str, Tensor], list[SublayerFit]]:
     """Return new output weights and biases by parameter name, in full shape, and what was done to each sublayer.
 
     A correction that does not lower the error on held-out rows is dropped for a weaker one, and the sweep goes on.
-    About four forward passes over the batches.
+    Two forward passes of the model and three of what is left of it.
 
     Args:
         model: in eval mode; stays as it is.
-        groups: of this model, bottom to top, attention before FFN; emptied ones are skipped.
+        family: the table of its architecture.
         batches: on the model's device; with fewer than 8 rows, the rows that are fitted judge the fit too.
         task: what to re-fit.
     """
-    layers = layer_names(groups)
-    sweep = _Sweep(model, task, last_layer=layers[-1])
+    sweep = _Sweep(model, family, task)
     with torch.no_grad():
-        sweep.start(layers, batches)
-        for layer in track(layers, "Tuning layers"):
-            own = [group for group in groups if group.layer == layer and group.units]
+        sweep.start(batches)
+        for layer in track(sweep.layers, "Tuning layers"):
+            own = [group for group in sweep.groups if group.layer == layer and group.units]
             sweep.advance_teacher(layer, own)
             for group in own:
-                sweep.fit(layer, own, group)
-            sweep.advance_student(layer, own)
+                sweep.fit(group)
+            sweep.advance_student(layer)
     return sweep.weights, sweep.fits
 
 
 class _Sweep:
-    """Teacher and student on their way up, the layers below done."""
+    """Teacher and student on their way up, the layers below done. The student's units are really gone."""
 
-    def __init__(self, model: nn.Module, task: Reconstruction, *, last_layer: str) -> None:
+    def __init__(self, model: nn.Module, family: Family, task: Reconstruction) -> None:
         self.model = model
         self.task = task
-        self.last_layer = last_layer
+        self.groups = family.groups(model)
+        self.layers = layer_names(self.groups)
+        self.student = shrink(model, family, task.student)
+        self.student_groups = {group.name: group for group in family.groups(self.student)}
         self.batches: list[_Cached] = []
         self.weights: dict[str, Tensor] = {}
         self.fits: list[SublayerFit] = []
 
-    def start(self, layers: Sequence[str], batches: Iterable[Mapping[str, Tensor]]) -> None:
+    def start(self, batches: Iterable[Mapping[str, Tensor]]) -> None:
         """Record every batch and bring teacher and student to the lowest layer."""
         first = 0
         for batch in batches:
-            hidden, calls = record(self.model, layers, batch)
+            hidden, calls = record(self.model, self.layers, batch)
             rows = torch.arange(first, first + len(hidden), device=hidden.device)
             first += len(hidden)
             self.batches.append(
@@ -133,61 +135,59 @@ class _Sweep:
 
     def advance_teacher(self, layer: str, own: Sequence[PrunableGroup]) -> None:
         """Run the teacher through a layer and keep what each sublayer should give before LayerNorm."""
-        with masked(self.model, own, _of(self.task.teacher, own)), watched(self.model, own) as seen:
+        masks = {
+            group.name: self.task.teacher.keep[group.name] for group in own if group.name in self.task.teacher.keep
+        }
+        with masked(self.model, own, masks), watched(self.model, own) as seen:
             for batch in self.batches:
                 hidden = batch.teacher.to(batch.real.device)
                 batch.teacher = replay(self.model, layer, batch.calls[layer], hidden).cpu()
                 batch.wanted = {name: sublayer.before_norm.cpu() for name, sublayer in seen.items()}
 
-    def advance_student(self, layer: str, own: Sequence[PrunableGroup]) -> None:
+    def advance_student(self, layer: str) -> None:
         """Run the student through a layer whose sublayers are done."""
-        with masked(self.model, own, _of(self.task.student, own)):
-            for batch in self.batches:
-                hidden = batch.student.to(batch.real.device)
-                batch.student = replay(self.model, layer, batch.calls[layer], hidden, self.weights).cpu()
+        for batch in self.batches:
+            hidden = batch.student.to(batch.real.device)
+            batch.student = replay(self.student, layer, batch.calls[layer], hidden).cpu()
 
-    def fit(self, layer: str, own: Sequence[PrunableGroup], group: PrunableGroup) -> None:
-        """Correct one sublayer on the student's inputs."""
-        consumer = self.model.get_submodule(group.consumer.module)
-        weight: Tensor = consumer.weight  # type: ignore[assignment]  # an attribute of nn.Linear
-        offset: Tensor | None = consumer.bias  # type: ignore[assignment]  # the same
-        columns = kept_columns(group, self.task.student.keep[group.name]).to(weight.device)
-        train, held = self._moments(layer, own, group, columns)
-        chosen, fit = _choose(group, self.task, weight[:, columns], train, held if held.weight else train)
+    def fit(self, group: PrunableGroup) -> None:
+        """Correct one sublayer of the student on the student's inputs."""
+        name = group.consumer.module
+        small: Any = self.student.get_submodule(name)  # a Linear, or what is left of one that lost every input
+        weight = small.weight if self.student_groups[group.name].units else small.bias.new_zeros(len(small.bias), 0)
+        train, held = self._moments(group, columns=weight.shape[1])
+        chosen, fit = _choose(group, self.task, weight, train, held if held.weight else train)
         self.fits.append(fit)
         if chosen is None:
             return
-        tuned = weight.double()
-        tuned[:, columns] += chosen.weight
-        self.weights[f"{group.consumer.module}.weight"] = tuned.to(weight.dtype)
-        if offset is not None:
-            self.weights[f"{group.consumer.module}.bias"] = (offset.double() + chosen.bias).to(offset.dtype)
+        if weight.shape[1]:
+            small.weight.copy_(small.weight.double() + chosen.weight)
+            full = self.model.get_parameter(f"{name}.weight").clone()
+            full[:, kept_columns(group, self.task.student.keep[group.name]).to(full.device)] = small.weight
+            self.weights[f"{name}.weight"] = full
+        if small.bias is not None and chosen.bias.any():
+            small.bias.copy_(small.bias.double() + chosen.bias)
+            self.weights[f"{name}.bias"] = small.bias.detach().clone()
 
-    def _moments(
-        self, layer: str, own: Sequence[PrunableGroup], group: PrunableGroup, columns: Tensor
-    ) -> tuple[Moments, Moments]:
+    def _moments(self, group: PrunableGroup, *, columns: int) -> tuple[Moments, Moments]:
         """Run the student through a layer; return the moments of the rows to fit and of the held-out ones."""
-        outputs = self.batches[0].student.shape[-1]
-        both = Moments(len(columns), outputs, columns.device), Moments(len(columns), outputs, columns.device)
-        with masked(self.model, own, _of(self.task.student, own)), watched(self.model, [group]) as seen:
+        outputs, device = self.batches[0].student.shape[-1], self.batches[0].real.device
+        both = Moments(columns, outputs, device), Moments(columns, outputs, device)
+        with watched(self.student, [self.student_groups[group.name]]) as seen:
             for batch in self.batches:
-                replay(self.model, layer, batch.calls[layer], batch.student.to(columns.device), self.weights)
+                replay(self.student, group.layer, batch.calls[group.layer], batch.student.to(device))
                 sublayer = seen[group.name]
-                errors = batch.wanted[group.name].to(columns.device) - sublayer.before_norm
-                importance = batch.last if layer == self.last_layer else batch.real
+                errors = batch.wanted[group.name].to(device) - sublayer.before_norm
+                importance = batch.last if group.layer == self.layers[-1] else batch.real
                 for moments, rows in zip(both, (~batch.held, batch.held), strict=True):
                     tokens = (importance > 0) & rows.unsqueeze(1)
-                    moments.add(sublayer.activations[tokens][:, columns], errors[tokens], importance[tokens])
+                    moments.add(sublayer.activations[tokens][:, :columns], errors[tokens], importance[tokens])
         return both
 
 
 def kept_columns(group: PrunableGroup, keep: Tensor) -> Tensor:
     """Return the indices of the consumer's columns that a mask of shape (units,) keeps."""
     return keep.repeat_interleave(group.width).nonzero().flatten()
-
-
-def _of(masks: Masks, groups: Sequence[PrunableGroup]) -> dict[str, Tensor]:
-    return {group.name: masks.keep[group.name] for group in groups if group.name in masks.keep}
 
 
 def _choose(

@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from compressor.errors import CompressorError
 from compressor.model.groups import PrunableGroup
@@ -85,21 +84,16 @@ def record(model: nn.Module, layers: Sequence[str], batch: Mapping[str, Tensor])
     return inputs[layers[0]], calls
 
 
-def replay(
-    model: nn.Module, layer: str, call: LayerCall, hidden: Tensor, weights: Mapping[str, Tensor] | None = None
-) -> Tensor:
+def replay(model: nn.Module, layer: str, call: LayerCall, hidden: Tensor) -> Tensor:
     """Run one layer on hidden states of shape (B, T, D); return what it gives, of the same shape.
 
     Args:
-        model: stays as it is.
+        model: the recorded one, or a pruned copy of it.
         layer: dotted name.
         call: what ``record`` noted for this layer and batch.
         hidden: what the layer reads.
-        weights: used in place of the layer's own parameters, by name in the model; names of other layers are ignored.
     """
-    prefix = f"{layer}."
-    own = {name.removeprefix(prefix): weight for name, weight in (weights or {}).items() if name.startswith(prefix)}
-    output = functional_call(model.get_submodule(layer), own, (hidden, *call.args), dict(call.kwargs))
+    output = model.get_submodule(layer)(hidden, *call.args, **call.kwargs)
     result: Tensor = output[0] if isinstance(output, tuple) else output
     return result
 
@@ -108,9 +102,10 @@ def replay(
 def watched(model: nn.Module, groups: Sequence[PrunableGroup]) -> Iterator[dict[str, Sublayer]]:
     """Collect, inside a ``with`` block, what passes through each group's sublayer, by group name.
 
-    Emptied groups (no units) have nothing to watch and are left out.
+    Of an emptied attention only the consumer's bias is left, and that module reads the residual; activations mean
+    nothing then.
     """
-    seen = {group.name: Sublayer.__new__(Sublayer) for group in groups if group.units}
+    seen = {group.name: Sublayer.__new__(Sublayer) for group in groups}
 
     def reads(sublayer: Sublayer, attribute: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:
         return lambda _, inputs: setattr(sublayer, attribute, inputs[0])
@@ -120,11 +115,11 @@ def watched(model: nn.Module, groups: Sequence[PrunableGroup]) -> Iterator[dict[
 
     with ExitStack() as stack:
         for group in groups:
-            if group.units:
-                consumer = model.get_submodule(group.consumer.module)
-                producer = model.get_submodule(group.producers[0].module)
-                sublayer = seen[group.name]
-                stack.enter_context(producer.register_forward_pre_hook(reads(sublayer, "residual")))
-                stack.enter_context(consumer.register_forward_pre_hook(reads(sublayer, "activations")))
-                stack.enter_context(consumer.register_forward_hook(gives(sublayer)))
+            sublayer = seen[group.name]
+            consumer = model.get_submodule(group.consumer.module)
+            emptied = group.kind == "heads" and not group.units
+            producer = consumer if emptied else model.get_submodule(group.producers[0].module)
+            stack.enter_context(producer.register_forward_pre_hook(reads(sublayer, "residual")))
+            stack.enter_context(consumer.register_forward_pre_hook(reads(sublayer, "activations")))
+            stack.enter_context(consumer.register_forward_hook(gives(sublayer)))
         yield seen

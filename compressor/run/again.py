@@ -86,25 +86,13 @@ def dense_file(directory: Path) -> Path:
     return found[-1]
 
 
-def bench_files(
-    models: Sequence[Path],
-    *,
-    batch: Sequence[int] = (1,),
-    sequence: Sequence[int] = (128,),
-    threads: Sequence[int] = (1,),
-    rounds: int = 15,
-    provider: str = "cpu",
-) -> dict[str, Any]:
+def bench_files(models: Sequence[Path], options: Verification) -> dict[str, Any]:
     """Time ONNX files against the first one, interleaved.
 
     Args:
         models: ONNX files, or run directories, whose ``model.onnx`` is meant; one run directory alone is timed
             against its own dense model.
-        batch: samples per call.
-        sequence: tokens per sample.
-        threads: intra-op threads.
-        rounds: in which the models take turns.
-        provider: execution provider.
+        options: shapes, threads, rounds and provider.
 
     Raises:
         InputError: a file is missing or cannot be run.
@@ -112,10 +100,10 @@ def bench_files(
     files = named_files(models)
     rows = measure(
         files,
-        [Shape(samples, length) for samples in batch for length in sequence],
-        threads=threads,
-        provider=provider,
-        protocol=Protocol(rounds=rounds, resampling=Resampling()),
+        [Shape(batch, sequence) for batch in options.batch for sequence in options.sequence],
+        threads=options.threads,
+        provider=options.provider,
+        protocol=Protocol(rounds=options.rounds, resampling=Resampling(confidence=options.confidence)),
     )
     return {"latency": [asdict(row) for row in rows], "environment": environment()}
 

@@ -24,7 +24,7 @@ def collate(rows: Sequence[Mapping[str, Any]], tokenizer: PreTrainedTokenizerBas
 
 @dataclass(frozen=True)
 class Calibration:
-    """Tokenised rows drawn once, in a fixed order.
+    """Tokenised rows drawn once, in a fixed order (by length, where ``draw_calibration`` drew them).
 
     Attributes:
         rows: each a mapping with ``input_ids``, ``attention_mask``, (``token_type_ids``,) (``labels``).
@@ -49,4 +49,4 @@ class Calibration:
 
     def __len__(self) -> int:
         """Return the number of batches."""
-        return -(-len(self.rows) // self.batch_size)
+        return len(range(0, len(self.rows), self.batch_size))

@@ -98,11 +98,12 @@ def draw_calibration(
         raise InputError(f"task '{task.name}': the train split has no rows to calibrate on")
     order = np.random.default_rng(seed if options.seed is None else options.seed).permutation(len(dataset))
     if options.tokens is None:
-        rows = dataset.select(order[: options.samples]).to_list()
+        drawn = order[: options.samples]
     else:
         lengths = np.array([len(ids) for ids in dataset.select(order)["input_ids"]])
-        enough = int(np.searchsorted(lengths.cumsum(), options.tokens)) + 1
-        rows = dataset.select(order[:enough]).to_list()
+        drawn = order[: int(np.searchsorted(lengths.cumsum(), options.tokens)) + 1]
+    # Rows of like length share a batch: padding would cost several times the work on ragged text.
+    rows = sorted(dataset.select(drawn).to_list(), key=lambda row: len(row["input_ids"]))
     return Calibration(rows=rows, batch_size=options.batch_size, tokenizer=tokenizer)
 
 

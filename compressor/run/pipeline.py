@@ -33,6 +33,21 @@ CORE = "compressor.run.steps"
 
 
 @dataclass(frozen=True)
+class Conditions:
+    """What a run runs with.
+
+    Attributes:
+        registry: the installed plugins, whose ``compressor_run_step`` hooks are called.
+        device: where the model and the calibration batches go.
+        announce: told one line per stage.
+    """
+
+    registry: Registry
+    device: torch.device
+    announce: Announce = logger.info
+
+
+@dataclass(frozen=True)
 class Finished:
     """A finished run: its directory and its report (plain data, as in ``report.json``)."""
 
@@ -45,15 +60,7 @@ class Finished:
         return bool(self.report["passed"])
 
 
-def run(
-    plan: Plan,
-    out: Path,
-    *,
-    registry: Registry,
-    device: torch.device,
-    fresh: bool = False,
-    announce: Announce = logger.info,
-) -> Finished:
+def run(plan: Plan, out: Path, conditions: Conditions, *, fresh: bool = False) -> Finished:
     """Run a plan into the directory ``out``, resuming a killed run of the same plan.
 
     Work happens in ``out.partial-<digest>`` beside it; ``out`` appears by one rename when everything is done.
@@ -61,10 +68,8 @@ def run(
     Args:
         plan: what to do.
         out: the directory to make.
-        registry: the installed plugins, whose ``compressor_run_step`` hooks are called.
-        device: where the model and the calibration batches go.
+        conditions: plugins, device, and who is told.
         fresh: throw away an unfinished run, and replace ``out`` when the new one is finished.
-        announce: told one line per stage.
 
     Raises:
         InputError: ``out`` exists, or another process is at work on the same run.
@@ -75,15 +80,15 @@ def run(
             f"{out}: exists already; nothing is overwritten",
             hint="choose another directory with -o, or --fresh to replace this one when the new run is finished",
         )
-    if CORE not in {plugin.entry_point for plugin in registry.plugins}:
-        registry.register(steps, CORE)
+    if CORE not in {plugin.entry_point for plugin in conditions.registry.plugins}:
+        conditions.registry.register(steps, CORE)
     work = out.with_name(f"{out.name}.partial-{plan.digest[:12]}")
     with _alone(work):
         if fresh:
             shutil.rmtree(work, ignore_errors=True)
         work.mkdir(parents=True, exist_ok=True)
         with _log_file(work / "logs" / "run.log"):
-            report = _run_stages(plan, work, registry=registry, device=device, announce=announce)
+            report = _run_stages(plan, work, conditions)
         _publish(work, out)
     drop_duplicates(out)
     return Finished(out, report)
@@ -120,24 +125,25 @@ def _log_file(path: Path) -> Iterator[None]:
         handler.close()
 
 
-def _run_stages(
-    plan: Plan, work: Path, *, registry: Registry, device: torch.device, announce: Announce
-) -> dict[str, Any]:
-    announce(f"load {plan.recipe.model} on {device}")
-    session = open_session(plan, registry, work, device)
+def _run_stages(plan: Plan, work: Path, conditions: Conditions) -> dict[str, Any]:
+    announce = conditions.announce
+    announce(f"load {plan.recipe.model} on {conditions.device}")
+    session = open_session(plan, conditions.registry, work, conditions.device)
     announce(
         f"calibrate on {len(session.calibration.rows)} rows of task '{session.task.name}', "
         f"{session.calibration.mean_length:.2f} tokens on average"
     )
     journal = Journal(work, _root_fingerprint(session), plan.steps)
     for step in plan.steps:
-        _settle(step, session, journal, registry=registry, announce=announce)
+        _settle(step, session, journal, conditions)
     report = build_report(session)
     write_output(session, report)
     return report
 
 
-def _settle(step: Step, session: Session, journal: Journal, *, registry: Registry, announce: Announce) -> None:
+def _settle(step: Step, session: Session, journal: Journal, conditions: Conditions) -> None:
+    """Restore a finished step, or do it."""
+    announce = conditions.announce
     done = journal.finished(step)
     if done is not None:
         announce(f"{step.slug} was finished before ({done['seconds']:.1f} s)")
@@ -146,7 +152,7 @@ def _settle(step: Step, session: Session, journal: Journal, *, registry: Registr
     announce(repr(step))
     journal.start(step)
     torch.manual_seed(session.seed)
-    outcome: Outcome = registry.hook.compressor_run_step(step=step, session=session)
+    outcome: Outcome = conditions.registry.hook.compressor_run_step(step=step, session=session)
     metrics = json.loads(json.dumps(outcome.metrics))  # as a resumed run will read them
     journal.finish(step, seconds=outcome.seconds, metrics=metrics)
     steps.record(replace(outcome, metrics=metrics), session)

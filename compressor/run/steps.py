@@ -95,7 +95,7 @@ def _removal_difference(session: Session, pruned: Pruned, shrunk: torch.nn.Modul
     return difference
 
 
-def _restore_prune(step: Step, session: Session, metrics: Mapping[str, Any]) -> None:
+def _restore_prune(step: Step, session: Session, _: Mapping[str, Any]) -> None:
     stage = _stage(step, session)
     by_type = dict.fromkeys(session.family.model_types, session.family)
     session.model = checkpoint.load(stage / "model", by_type).to(session.device)
@@ -143,7 +143,7 @@ def _verify(step: Step, session: Session) -> dict[str, Any]:
     )
 
 
-def _restore_nothing(step: Step, session: Session, metrics: Mapping[str, Any]) -> None:
+def _restore_nothing(_: Step, __: Session, ___: Mapping[str, Any]) -> None:
     """Put nothing back: the figures of this step are all it leaves."""
 
 

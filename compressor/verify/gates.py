@@ -34,7 +34,7 @@ class Gate:
     """One limit and the verdict on it.
 
     Attributes:
-        name: what is limited, e.g. ``"latency, batch 1, length 128, 1 thread"``.
+        name: what is limited, e.g. ``"latency, 1 x 128, 1 thread" (batch x length)``.
         limit: the largest value allowed.
         value: as measured.
         lower: lower end of the value's interval; None where the value is exact.
@@ -105,7 +105,7 @@ def _latency_gate(limit: float, row: LatencyRow) -> Gate:
     lower, upper = row.ratio.lower * (1 - apart), row.ratio.upper * (1 + apart)
     verdict: Verdict = "pass" if upper <= limit else "fail" if lower > limit else "inconclusive"
     threads = f"{row.threads or 'all'} thread{'' if row.threads == 1 else 's'}"
-    name = f"latency, batch {row.batch}, length {row.sequence}, {threads}"
+    name = f"latency, {row.batch} x {row.sequence}, {threads}"
     return Gate(name, limit, row.ratio.value, lower, upper, verdict)
 
 

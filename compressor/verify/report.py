@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 SCHEMA_VERSION = 1
+VERDICTS: Mapping[str, str] = {"PASSED": "bold green", "FAILED": "bold red", "INCONCLUSIVE": "bold yellow"}
 STYLES: Mapping[str, str] = {"pass": "green", "fail": "bold red", "inconclusive": "yellow"}
 
 
@@ -57,7 +58,8 @@ def render(report: Data, console: Console | None = None) -> None:
     if report.get("environment"):
         console.print(Text(environment_line(report["environment"]), style="dim"))
     if report.get("gates"):
-        console.print(verdict(report))
+        words = verdict(report)
+        console.print(Text(words, style=VERDICTS[words.split(":")[0]]))
 
 
 def verdict(report: Data) -> str:

@@ -11,6 +11,8 @@ from itertools import groupby
 from typing import Any
 
 Data = Mapping[str, Any]
+IDLE = 1.05
+"""Most that wall time exceeds CPU time, for one thread, on a machine with nothing else to do."""
 
 
 @dataclass(frozen=True)
@@ -29,8 +31,8 @@ def sections(report: Data) -> Iterator[Section]:
         yield size_section(report["model"])
     if report.get("quality"):
         yield quality_section(report["quality"])
-    for fusion, rows in groupby(report.get("latency") or (), key=lambda row: row["slow_fusion"]):
-        yield latency_section(list(rows), slow_fusion=fusion)
+    for _, rows in groupby(report.get("latency") or (), key=lambda row: (row["slow_fusion"], row["threads"])):
+        yield latency_section(list(rows))
     if report.get("gates"):
         yield gates_section(report["gates"])
 
@@ -76,35 +78,39 @@ def quality_section(quality: Data) -> Section:
     return Section(title, ("metric", "dense", "compressed", "change", confidence), rows, tuple(notes))
 
 
-def latency_section(rows: Sequence[Data], *, slow_fusion: bool) -> Section:
-    """Time of a call, against the first model's."""
-    first = rows[0]["model"]
-    if slow_fusion:
-        title = "Latency with onnxruntime's default options (SkipLayerNormalization fusion on)"
-    else:
-        title = "Latency in onnxruntime, all models with the same options"
-        if rows[0]["provider"] == "cpu":
-            title += " (SkipLayerNormalization fusion off)"
-    columns = ("batch", "length", "threads", "model", "p50 ms", "p90 ms", "ratio", "speed-up", "A/A")
-    lines = [_latency_line(row, is_first=row["model"] == first) for row in rows]
-    clocks = {"cpu": "CPU time of the calling thread", "wall": "wall time"}
-    clock = " and ".join(clocks[clock] for clock in sorted({row["clock"] for row in rows}))
+def latency_section(rows: Sequence[Data]) -> Section:
+    """Time of a call at one thread count and one setting, against the first model's."""
+    first = rows[0]
+    setting = f"{first['threads'] or 'all'} thread{'' if first['threads'] == 1 else 's'}"
+    if first["provider"] != "cpu":
+        setting = first["provider"]
+    tuned = "onnxruntime's default options" if first["slow_fusion"] else "the same tuned options for all models"
+    columns = ("input", "model", "p50 ms", "p90 ms", "ratio to first", "speed-up")
+    lines = [_latency_line(row, is_first=row["model"] == first["model"]) for row in rows]
+    clock = {"cpu": "CPU time of the calling thread", "wall": "wall time"}[first["clock"]]
     note = (
-        f"{clock}, {rows[0]['rounds']} interleaved rounds; ratio to {first} with its "
-        f"{rows[0]['ratio']['confidence']:.0%} interval; A/A: a second session of {first} against the first"
+        f"{clock}, {first['rounds']} interleaved rounds, {first['ratio']['confidence']:.0%} intervals; "
+        f"A/A: a second session of {first['model']} against the first"
     )
-    return Section(title, columns, lines, () if slow_fusion else (note,))
+    notes = () if first["slow_fusion"] else (note, *_busy(rows))
+    return Section(f"Latency by batch x length, {setting}, {tuned}", columns, lines, notes)
+
+
+def _busy(rows: Sequence[Data]) -> Iterator[str]:
+    """Warn where calls waited for a core: their wall times say more of the neighbours than of the model."""
+    waits = [row["wall_ms"]["p50"] / row["cpu_ms"]["p50"] for row in rows if row["clock"] == "cpu"]
+    if waits and max(waits) > IDLE:
+        yield f"The machine was busy: calls took up to {max(waits):.2f} times their CPU time; wall times are in the JSON"
 
 
 def _latency_line(row: Data, *, is_first: bool) -> tuple[str, ...]:
     times = row[f"{row['clock']}_ms"]
-    start = (str(row["batch"]), str(row["sequence"]), str(row["threads"] or "all")) if is_first else ("", "", "")
     middle = (row["model"], f"{times['p50']:.2f}", f"{times['p90']:.2f}")
     if is_first:
-        return (*start, *middle, "1", "", f"{row['control']['value']:.3f}")
+        return (f"{row['batch']} x {row['sequence']}", *middle, f"1 (A/A {row['control']['value']:.3f})", "")
     ratio = row["ratio"]
     interval = f"{ratio['value']:.3f} [{ratio['lower']:.3f}, {ratio['upper']:.3f}]"
-    return (*start, *middle, interval, f"{1 / ratio['value']:.2f}x", "")
+    return ("", *middle, interval, f"{1 / ratio['value']:.2f}x")
 
 
 def environment_line(environment: Data) -> str:

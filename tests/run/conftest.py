@@ -11,14 +11,14 @@ import torch
 from compressor.plugin import Registry
 from compressor.recipe.loader import load_recipe
 from compressor.recipe.plan import compile_plan
-from compressor.run.pipeline import Finished, run
+from compressor.run.pipeline import Conditions, Finished, run
 from tests.toys import toy_recipe
 
 
 def run_recipe(recipe: Path, out: Path, *, registry: Registry | None = None, **options: Any) -> Finished:
     registry = registry or Registry.load()
     plan = compile_plan(load_recipe(recipe), registry)
-    return run(plan, out, registry=registry, device=torch.device("cpu"), **options)
+    return run(plan, out, Conditions(registry, torch.device("cpu")), **options)
 
 
 @pytest.fixture(scope="session")

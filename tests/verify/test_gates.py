@@ -64,7 +64,7 @@ def test_a_drop_of_exactly_the_limit_passes_in_floating_point():
 def test_latency_is_judged_by_its_interval_widened_by_the_control(ratio: Interval, control: float, verdict: str):
     (gate,) = check_gates(Limits(latency=0.6), latency=[latency(ratio, control=control)])
     assert gate.verdict == verdict
-    assert gate.name == "latency, batch 1, length 128, 1 thread"
+    assert gate.name == "latency, 1 x 128, 1 thread"
 
 
 def test_the_untuned_default_is_not_judged():

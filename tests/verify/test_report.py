@@ -109,6 +109,12 @@ def test_screen_shows_every_figure_within_100_columns(report: dict[str, Any]):
     assert "…" not in text  # nothing is cut off
 
 
+def test_screen_says_when_the_machine_was_busy(report: dict[str, Any]):
+    assert "busy" not in screen(report)
+    report["latency"][1]["wall_ms"] = {name: 2 * value for name, value in report["latency"][1]["cpu_ms"].items()}
+    assert "The machine was busy: calls took up to 2.00 times their CPU time" in screen(report)
+
+
 def test_screen_takes_a_benchmark_without_a_model():
     text = screen({"latency": [latency("dense.onnx", 1.0), latency("a/rather/long/path/model.onnx", 0.5)]})
     assert "2.00x" in text

@@ -123,7 +123,7 @@ def tune(method: Fisher, session: Session, masks: Masks, milder: Masks) -> tuple
         bias=method.bias,
         token_weights=session.task.token_weights,
     )
-    return reconstruct(session.model, session.groups, session.calibration.batches(session.device), task)
+    return reconstruct(session.model, session.family, session.calibration.batches(session.device), task)
 
 
 def _metrics(session: Session, masks: Masks, fits: list[SublayerFit], sequence: float) -> dict[str, Any]:

@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from compressor.errors import CompressorError
+from compressor.model import Masks, masked, shrink
+from compressor.prune import layer_names, record, replay, watched
+from compressor.testing import tiny_batch, tiny_model
+from compressor_plugins.families.bert import Bert
+from compressor_plugins.families.distilbert import DistilBert
+
+FAMILIES: dict[str, Any] = {"bert": Bert(), "roberta": Bert(), "electra": Bert(), "distilbert": DistilBert()}
+
+
+@pytest.mark.parametrize("model_type", FAMILIES)
+def test_replayed_layers_equal_the_models_own_forward(model_type: str) -> None:
+    model, batch = tiny_model(model_type, num_labels=None), tiny_batch(labels=False)
+    layers = layer_names(FAMILIES[model_type].groups(model))
+    assert len(layers) == 3
+    hidden, calls = record(model, layers, batch)
+    with torch.no_grad():
+        expected = model(**batch, output_hidden_states=True).hidden_states
+        assert torch.equal(hidden, expected[0])
+        for index, layer in enumerate(layers):
+            hidden = replay(model, layer, calls[layer], hidden)
+            torch.testing.assert_close(hidden, expected[index + 1])
+
+
+def test_a_pruned_copy_replays_what_the_dense_model_recorded() -> None:
+    model, batch = tiny_model(num_labels=None), tiny_batch(labels=False)
+    groups = Bert().groups(model)
+    masks = Masks({group.name: torch.arange(group.units) % 3 > 0 for group in groups})
+    pruned = shrink(model, Bert(), masks)
+    hidden, calls = record(model, layer_names(groups), batch)
+    with torch.no_grad():
+        for layer in layer_names(groups):
+            hidden = replay(pruned, layer, calls[layer], hidden)
+        torch.testing.assert_close(hidden, pruned(**batch).last_hidden_state)
+
+
+@pytest.mark.parametrize("model_type", ["bert", "distilbert"])
+@pytest.mark.parametrize("kind", ["heads", "ffn_neurons"])
+@pytest.mark.parametrize("emptied", [False, True])
+def test_watched_sublayers_are_what_layer_norm_reads(model_type: str, kind: str, emptied: bool) -> None:
+    model, family = tiny_model(model_type, num_hidden_layers=1), FAMILIES[model_type]
+    group = next(group for group in family.groups(model) if group.kind == kind)
+    if emptied:
+        model = shrink(model, family, Masks({group.name: torch.zeros(group.units, dtype=torch.bool)}))
+        group = next(group for group in family.groups(model) if group.kind == kind)
+    norms = {
+        "bert": {"heads": "attention.output.LayerNorm", "ffn_neurons": "output.LayerNorm"},
+        "distilbert": {"heads": "sa_layer_norm", "ffn_neurons": "output_layer_norm"},
+    }
+    read: list[Tensor] = []
+    norm = model.get_submodule(f"{group.layer}.{norms[model_type][kind]}")
+    norm.register_forward_pre_hook(lambda _, inputs: read.append(inputs[0]))
+    with torch.no_grad(), watched(model, [group]) as seen:
+        model(**tiny_batch(labels=False))
+    torch.testing.assert_close(seen[group.name].before_norm, read[0])
+
+
+def test_watched_activations_show_masks_that_were_entered_before() -> None:
+    model = tiny_model(num_hidden_layers=1)
+    group = Bert().groups(model)[1]
+    keep = {group.name: torch.arange(48) > 5}
+    with torch.no_grad(), masked(model, [group], keep), watched(model, [group]) as seen:
+        model(**tiny_batch(labels=False))
+    assert not seen[group.name].activations[..., :6].any()
+    assert seen[group.name].activations[..., 6:].all()
+
+
+class Odd(nn.Module):
+    """Calls one layer twice and another never."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.twice = nn.Linear(2, 2)
+        self.never = nn.Linear(2, 2)
+
+    def forward(self, input_ids: Tensor) -> SimpleNamespace:
+        return SimpleNamespace(logits=self.twice(self.twice(input_ids)))
+
+
+@pytest.mark.parametrize("layer", ["twice", "never"])
+def test_layers_that_are_not_called_once_are_an_error(layer: str) -> None:
+    with pytest.raises(CompressorError, match=layer):
+        record(Odd(), [layer], {"input_ids": torch.ones(1, 2)})
