@@ -184,8 +184,11 @@ def component_data(one: Registered) -> dict[str, Any]:
 
 def component_text(one: Registered) -> str:
     """Return a component and its options as lines."""
-    lines = [f"{one.kind} {one.name}, from {one.provider}", "", inspect.getdoc(one.cls) or "", "", "options:"]
-    for row in option_rows(one.cls):
+    lines = [f"{one.kind} {one.name}, from {one.provider}", "", inspect.getdoc(one.cls) or ""]
+    rows = option_rows(one.cls)
+    if rows:
+        lines += ["", "options:"]
+    for row in rows:
         default = "required" if row["required"] else f"default {json.dumps(row['default'])}"
         lines.append(f"  {row['name']}: {row['expects'] or 'anything'}; {default}")
         if row["description"]:

@@ -40,7 +40,6 @@ class Verb:
 VERBS: Mapping[str, Verb] = {
     "prune": Verb("method", "method"),
     "export": Verb("exporter", "format", default="onnx"),
-    "quantize": Verb("quantizer", "method"),
     "verify": Verb(Verification.kind, component=Verification),
 }
 
@@ -226,12 +225,12 @@ class _Checking:
 
 
 def _order_mistakes(steps: Sequence[StepRef]) -> Iterator[Mistake]:
-    """Yield steps that come too early or too late: pruning changes the model, export writes it, the rest reads it."""
+    """Yield steps that come too early or too late: pruning changes the model, export writes it, verify reads it."""
     exported = False
     for step in steps:
         if step.verb == "prune" and exported:
             yield step.trail, "expected before export: what is pruned now would not be in the exported file"
-        if step.verb in {"quantize", "verify"} and not exported:
+        if step.verb == "verify" and not exported:
             yield step.trail, "expected after an export step: it works on the exported file"
         exported = exported or step.verb == "export"
 

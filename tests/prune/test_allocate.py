@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from itertools import combinations, product
+from itertools import combinations, pairwise, product
 
 import numpy as np
 import pytest
@@ -145,7 +145,7 @@ def test_gram_rearrangement_equals_the_naive_loop_and_never_rises(seed: int, cou
     expected, history = naive_rearrange(gradients, start)
     assert rearrange(gram, start) == expected
     values = [form(gram, start), *history]
-    assert all(later <= earlier + 1e-9 for earlier, later in zip(values, values[1:], strict=False))
+    assert all(later <= earlier + 1e-9 for earlier, later in pairwise(values))
 
 
 @pytest.mark.parametrize("seed", range(4))

@@ -93,9 +93,16 @@ def test_gate_gradients_leave_flags_gradients_and_hooks_as_they_were() -> None:
 
 def test_frozen_restores_flags_when_its_block_fails() -> None:
     model = nn.Linear(2, 2)
-    with pytest.raises(ValueError, match="inside"), frozen(model):
-        assert not any(parameter.requires_grad for parameter in model.parameters())
-        raise ValueError("inside")
+    inside: list[bool] = []
+
+    def fail() -> None:
+        with frozen(model):
+            inside.extend(parameter.requires_grad for parameter in model.parameters())
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    assert inside == [False, False]
     assert all(parameter.requires_grad for parameter in model.parameters())
 
 

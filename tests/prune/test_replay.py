@@ -46,7 +46,7 @@ def test_a_pruned_copy_replays_what_the_dense_model_recorded() -> None:
 @pytest.mark.parametrize("model_type", ["bert", "distilbert"])
 @pytest.mark.parametrize("kind", ["heads", "ffn_neurons"])
 @pytest.mark.parametrize("emptied", [False, True])
-def test_watched_sublayers_are_what_layer_norm_reads(model_type: str, kind: str, emptied: bool) -> None:
+def test_watched_sublayers_are_what_layer_norm_reads(*, model_type: str, kind: str, emptied: bool) -> None:
     model, family = tiny_model(model_type, num_hidden_layers=1), FAMILIES[model_type]
     group = next(group for group in family.groups(model) if group.kind == kind)
     if emptied:

@@ -36,7 +36,7 @@ def explicit_residual(activations: Tensor, errors: Tensor, weights: Tensor, corr
 
 
 @pytest.mark.parametrize("bias", [True, False])
-def test_weights_equal_least_squares_on_the_explicit_design(bias: bool) -> None:
+def test_weights_equal_least_squares_on_the_explicit_design(*, bias: bool) -> None:
     activations, errors, weights, _ = sample()
     root = weights.sqrt().unsqueeze(1)
     design = torch.cat([activations, torch.ones(TOKENS, 1, dtype=torch.float64)], dim=1) if bias else activations
@@ -60,7 +60,7 @@ def test_ridge_pulls_toward_the_present_weights() -> None:
 
 @pytest.mark.parametrize("width", [1, WIDTH])
 @pytest.mark.parametrize("bias", [True, False])
-def test_scales_equal_least_squares_on_the_explicit_design(width: int, bias: bool) -> None:
+def test_scales_equal_least_squares_on_the_explicit_design(*, width: int, bias: bool) -> None:
     activations, errors, weights, matrix = sample(1)
     units = COLUMNS // width
     per_unit = torch.stack(

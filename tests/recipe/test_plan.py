@@ -159,7 +159,6 @@ BROKEN = {
         HEAD + "steps: [prune: {method: [toy]}]",
         'steps.0.prune.method: got ["toy"]; expected the name',
     ),
-    "no quantizer": (HEAD + "steps: [export: toy-format, quantize: int8]", "unknown quantizer 'int8'; installed: none"),
     "no target": (prune("damping: 0.1"), "x.yaml:4  steps.0.prune.target: is missing; expected a mapping of macs, "),
     "unknown option": (
         prune("target: {macs: 0.5}, tunning: none"),

@@ -1,0 +1,33 @@
+"""Every shipped recipe says what it shows, and compiles."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from compressor.plugin import Registry
+from compressor.recipe.loader import load_recipe
+from compressor.recipe.plan import compile_plan
+from tests.test_house import ROOT
+
+RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
+
+
+def test_there_are_recipes():
+    assert {path.stem for path in RECIPES} >= {"quickstart", "minilm_mrpc_fisher", "minilm_sst2_fisher"}
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_a_recipe_compiles_and_raises_no_lint(path: Path, tmp_path: Path):
+    plan = compile_plan(load_recipe(path, model=str(tmp_path)), Registry.load())
+    assert plan.lints == ()
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_a_header_says_what_is_shown_how_to_run_it_and_what_was_measured(path: Path):
+    header = [line for line in path.read_text().splitlines() if line.startswith("#")]
+    text = "\n".join(header)
+    assert "Shows:" in text
+    assert "Run:" in text
+    assert "Measured" in text or "not run here" in text
