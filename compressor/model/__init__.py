@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from compressor.model.checkpoint import fingerprint, load, load_pretrained, save
     from compressor.model.groups import ParamSlice, PrunableGroup, UnitKind
     from compressor.model.masks import Masks, Scores
+    from compressor.model.outputs import max_positions
     from compressor.model.runtime import SessionOptions, open_session
     from compressor.model.source import local_directory
     from compressor.model.surgery import BiasOnly, EmptyAttention, Family, apply_shapes, masked, shrink
@@ -35,6 +36,7 @@ __all__ = [
     "load_pretrained",
     "local_directory",
     "masked",
+    "max_positions",
     "open_session",
     "save",
     "shrink",
@@ -45,6 +47,7 @@ _FILES = {
     "checkpoint": ("fingerprint", "load", "load_pretrained", "save"),
     "groups": ("ParamSlice", "PrunableGroup", "UnitKind"),
     "masks": ("Masks", "Scores"),
+    "outputs": ("max_positions",),
     "runtime": ("SessionOptions", "open_session"),
     "source": ("local_directory",),
     "surgery": ("BiasOnly", "EmptyAttention", "Family", "apply_shapes", "masked", "shrink"),

@@ -1,8 +1,8 @@
 """Reading and writing checkpoints: safetensors only, pruned shapes included, no code from the checkpoint.
 
 A pruned model is a plain ``config.json`` (with ``pruned_shapes``, see ``shapes.py``) and ``model.safetensors``. Plain
-``from_pretrained`` refuses such a directory, which is right; ``ignore_mismatched_sizes=True`` would silently load
-random layers, hence it is never used here.
+``from_pretrained`` refuses such a directory, which is right; ``ignore_mismatched_sizes`` would silently load random
+layers, hence it is never used here.
 """
 
 from __future__ import annotations
@@ -31,17 +31,22 @@ if TYPE_CHECKING:
 
 __all__ = ["fingerprint", "load", "load_pretrained", "local_directory", "save"]
 
-TOKENIZER_FILES = (
+VOCABULARIES = (
     "tokenizer.json",
+    "vocab.txt",
+    "vocab.json",
+    "sentencepiece.bpe.model",
+    "spiece.model",
+    "spm.model",
+    "tokenizer.model",
+)
+"""Files of which every tokenizer has one."""
+TOKENIZER_FILES = (
+    *VOCABULARIES,
     "tokenizer_config.json",
     "special_tokens_map.json",
     "added_tokens.json",
-    "vocab.txt",
-    "vocab.json",
     "merges.txt",
-    "sentencepiece.bpe.model",
-    "spiece.model",
-    "tokenizer.model",
 )
 
 

@@ -1,4 +1,4 @@
-"""The one tensor of a model's output that a task reads."""
+"""What an encoder takes and gives: its inputs, the longest of them, and the one output that a task reads."""
 
 from __future__ import annotations
 
@@ -20,3 +20,12 @@ def raw_output(model: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
     outputs: Any = model(**{name: batch[name] for name in INPUTS if name in batch})
     logits: Tensor | None = getattr(outputs, "logits", None)
     return outputs.last_hidden_state if logits is None else logits
+
+
+def max_positions(model: nn.Module) -> int:
+    """Return the longest sequence the position embeddings allow; RoBERTa's begin behind its padding index."""
+    for name, module in model.named_modules():
+        if name.endswith("position_embeddings") and isinstance(module, nn.Embedding):
+            return module.num_embeddings - (0 if module.padding_idx is None else module.padding_idx + 1)
+    config: Any = model.config
+    return int(config.max_position_embeddings)

@@ -68,27 +68,41 @@ def import_onnxruntime() -> Any:
     return onnxruntime
 
 
-def open_session(path: Path, options: SessionOptions | None = None) -> Any:
-    """Open an ONNX file in onnxruntime.
+def require_provider(provider: str) -> Any:
+    """Import onnxruntime, having seen that it has an execution provider.
+
+    Args:
+        provider: ``"cpu"``, ``"cuda"`` or ``"tensorrt"``.
 
     Raises:
         SetupError: onnxruntime or the provider is missing (onnxruntime itself would silently fall back to the CPU).
-        InputError: the file is missing or onnxruntime cannot load it.
     """
-    options = options or SessionOptions()
     runtime = import_onnxruntime()
-    wanted = PROVIDERS[options.provider]
+    wanted = PROVIDERS[provider]
     if wanted not in runtime.get_available_providers():
         raise SetupError(
             f"execution provider {wanted} is not available; available: {', '.join(runtime.get_available_providers())}",
             hint="pip install 'compressor-onnx[gpu]' for CUDA, or ask for provider cpu",
         )
+    return runtime
+
+
+def open_session(path: Path, options: SessionOptions | None = None) -> Any:
+    """Open an ONNX file in onnxruntime.
+
+    Raises:
+        SetupError: onnxruntime or the provider is missing.
+        InputError: the file is missing or onnxruntime cannot load it.
+    """
+    options = options or SessionOptions()
+    runtime = require_provider(options.provider)
+    wanted = PROVIDERS[options.provider]
     if not path.is_file():
         raise InputError(f"{path}: no such ONNX file")
     session_options = runtime.SessionOptions()
     session_options.intra_op_num_threads = options.threads
     session_options.inter_op_num_threads = 1
-    session_options.log_severity_level = 3
+    session_options.log_severity_level = 4  # what goes wrong is raised; printed as well it would be said twice
     if not options.slow_fusion and options.provider == "cpu":
         session_options.add_session_config_entry("optimization.disable_specified_optimizers", SLOW_FUSION)
     try:

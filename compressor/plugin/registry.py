@@ -9,6 +9,7 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Any, NamedTuple, cast
 
 import pluggy
+from pydantic import PydanticUndefinedAnnotation
 
 from compressor.errors import InputError, PluginError, did_you_mean
 from compressor.plugin import hookspecs
@@ -119,11 +120,14 @@ class Registry:
             self._pm.register(plugin, name)
             self._pm.check_pending()
             own = [impl for impl in self._pm.hook.compressor_components.get_hookimpls() if impl.plugin is plugin]
-            return [cls for impl in own for cls in cast("Iterable[Any]", impl.function())]
+            classes = [cls for impl in own for cls in cast("Iterable[Any]", impl.function())]
+            for cls in classes:
+                _complete(cls)
         except BaseException:
             if self._pm.is_registered(plugin):
                 self._pm.unregister(plugin)
             raise
+        return classes
 
     def _add(self, name: str, provider: Provider, classes: Iterable[Any]) -> None:
         components = tuple(_checked(cls, provider) for cls in classes)
@@ -187,6 +191,21 @@ class Registry:
             note = f" (plugins that failed to load may provide it: {broken}; see compress plugins)" if broken else ""
             guess = f"; installed: {', '.join(names) or 'none'}{note}"
         raise InputError(f"unknown {kind} '{name}'{guess}")
+
+
+def _complete(cls: Any) -> None:
+    """Resolve the types of a component's options, which pydantic otherwise puts off until a recipe uses them.
+
+    Raises:
+        ValueError: one is not there at run time.
+    """
+    if not (inspect.isclass(cls) and issubclass(cls, Component)) or cls.__pydantic_complete__:
+        return
+    try:
+        cls.model_rebuild()
+    except PydanticUndefinedAnnotation as error:
+        message = f"{cls.__name__}: {error.message}; import the types of options outside TYPE_CHECKING"
+        raise ValueError(message) from error
 
 
 def _checked(cls: Any, provider: Provider) -> Registered:

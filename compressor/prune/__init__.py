@@ -2,8 +2,8 @@
 
 from compressor.prune.allocate import rearrange, search_masks
 from compressor.prune.capture import Signals, consumer_inputs, frozen, gate_gradients
-from compressor.prune.reconstruct import Reconstruction, SublayerFit, Tuning, kept_columns, reconstruct
-from compressor.prune.replay import LayerCall, Sublayer, layer_names, record, replay, watched
+from compressor.prune.layerwise import LayerCall, Sublayer, layer_names, record, replay, watched
+from compressor.prune.reconstruction import Reconstruction, SublayerFit, Tuning, kept_columns, reconstruct
 from compressor.prune.solve import Correction, Moments, residual, solve_bias, solve_scales, solve_weights
 
 __all__ = [

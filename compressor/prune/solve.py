@@ -16,6 +16,7 @@ from torch import Tensor
 from compressor.errors import CompressorError
 
 _RIDGE_LIMIT = 1e6
+_TINY = 1e-300
 
 
 class Moments:
@@ -82,57 +83,46 @@ def residual(moments: Moments, correction: Correction | None = None) -> float:
     return max(total, 0.0) / moments.weight
 
 
-def solve_weights(moments: Moments, *, ridge: float, bias: bool = True) -> Correction:
-    """Correct the whole matrix by ridge regression toward the present weights; the bias is free of the ridge.
+def solve_weights(moments: Moments, *, ridge: float) -> Correction:
+    """Correct the whole matrix by ridge regression toward the present weights, and the bias, which no ridge holds.
 
     Args:
-        moments: of the rows to fit.
+        moments: of the rows to fit; centred here, so that the bias needs no unknown of its own.
         ridge: relative to the mean diagonal of the normal matrix; raised tenfold while it is not positive definite.
-        bias: re-fit the bias too; on centred moments it then needs no unknown of its own.
     """
-    gram, cross = _centred(moments) if bias else (moments.gram, moments.cross)
-    return _with_bias(moments, _ridge_solve(gram, cross, ridge).T, bias=bias)
+    if not moments.weight:
+        return Correction(torch.zeros_like(moments.cross).T, torch.zeros_like(moments.errors))
+    mean = moments.activations / moments.weight
+    gram = moments.gram - torch.outer(mean, moments.activations)
+    cross = moments.cross - torch.outer(mean, moments.errors)
+    weight = _ridge_solve(gram, cross, ridge).T
+    return Correction(weight, (moments.errors - weight @ moments.activations) / moments.weight)
 
 
-def solve_scales(moments: Moments, weight: Tensor, *, width: int, ridge: float, bias: bool = True) -> Correction:
+def solve_scales(moments: Moments, weight: Tensor, *, width: int, ridge: float) -> Correction:
     """Correct one factor per unit (Kwon et al.'s mask tuning): unit i's columns become s_i times what they are.
 
     The normal matrix over scales is the Hadamard product of ``W'W`` and the activations' Gram, summed over the
-    coordinates of each unit, so the explicit (tokens * D) x units design is never formed.
+    coordinates of each unit, so the explicit (tokens * D) x units design is never formed. The bias stays: re-fitted
+    together with so few unknowns, it draws every output to the calibration rows' mean (measured: worse than nothing).
 
     Args:
         moments: of the rows to fit.
         weight: the present output matrix, kept columns only, shape (D, units * width).
         width: columns per unit.
         ridge: relative to the mean diagonal of the normal matrix, toward scales of one.
-        bias: re-fit the bias too.
     """
     weight = weight.double()
-    gram, cross = _centred(moments) if bias else (moments.gram, moments.cross)
     units = weight.shape[1] // width
-    normal = ((weight.T @ weight) * gram).reshape(units, width, units, width).sum(dim=(1, 3))
-    right = (weight.T * cross).sum(dim=1).reshape(units, width).sum(dim=1, keepdim=True)
+    normal = ((weight.T @ weight) * moments.gram).reshape(units, width, units, width).sum(dim=(1, 3))
+    right = (weight.T * moments.cross).sum(dim=1).reshape(units, width).sum(dim=1, keepdim=True)
     change = _ridge_solve(normal, right, ridge).flatten().repeat_interleave(width)
-    return _with_bias(moments, weight * change, bias=bias)
+    return Correction(weight * change, torch.zeros_like(moments.errors))
 
 
 def solve_bias(moments: Moments) -> Correction:
     """Correct the bias alone: all that an emptied sublayer has left."""
-    return _with_bias(moments, torch.zeros_like(moments.cross).T, bias=True)
-
-
-def _centred(moments: Moments) -> tuple[Tensor, Tensor]:
-    if not moments.weight:
-        return moments.gram, moments.cross
-    mean = moments.activations / moments.weight
-    gram = moments.gram - torch.outer(mean, moments.activations)
-    return gram, moments.cross - torch.outer(mean, moments.errors)
-
-
-def _with_bias(moments: Moments, weight: Tensor, *, bias: bool) -> Correction:
-    if not (bias and moments.weight):
-        return Correction(weight, torch.zeros_like(moments.errors))
-    return Correction(weight, (moments.errors - weight @ moments.activations) / moments.weight)
+    return Correction(torch.zeros_like(moments.cross).T, moments.errors / max(moments.weight, _TINY))
 
 
 def _ridge_solve(matrix: Tensor, right: Tensor, ridge: float) -> Tensor:

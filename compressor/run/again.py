@@ -11,12 +11,12 @@ from typing import Any
 import yaml
 
 from compressor.errors import InputError
-from compressor.model.source import CONFIG
+from compressor.model import max_positions
 from compressor.plugin.registry import Registry
 from compressor.recipe.loader import load_recipe
 from compressor.recipe.options import Verification
 from compressor.recipe.plan import Plan, compile_plan
-from compressor.run.load import load_tokenizer
+from compressor.run.load import load, load_rows, load_tokenizer
 from compressor.run.output import DENSE, LOCK, MODEL, RECIPE, REPORT
 from compressor.run.verification import Subject, verify
 from compressor.verify.environment import environment
@@ -37,12 +37,18 @@ def verify_again(directory: Path, shape: Mapping[str, Any]) -> dict[str, Any]:
     plan, report = read_run(directory)
     asked = [step.component for step in plan.steps if isinstance(step.component, Verification)]
     options = (asked[-1] if asked else Verification()).model_copy(update=dict(shape))
-    source = json.loads((directory / CONFIG).read_text(encoding="utf-8"))
+    model: Any = load(directory)
+    longest = max_positions(model)
+    if max(options.sequence) > longest:
+        raise InputError(
+            f"{directory}: a sequence of {max(options.sequence)} tokens: the model has {longest} positions"
+        )
+    tokenizer = load_tokenizer(str(directory), None, longest=longest)
     costs = report["model"].get("encoder_macs", {"dense": 1.0, "compressed": 1.0})
     subject = Subject(
         task=plan.task,
-        tokenizer=load_tokenizer(str(directory), None),
-        label2id=source.get("label2id") or {},
+        rows=load_rows(plan.task, "validation", tokenizer, label2id=model.config.label2id).to_list(),
+        tokenizer=tokenizer,
         dense=dense_file(directory),
         compressed=directory / MODEL,
         macs_ratio=costs["compressed"] / costs["dense"],
@@ -58,6 +64,8 @@ def read_run(directory: Path) -> tuple[Plan, dict[str, Any]]:
     Raises:
         InputError: the directory is not one.
     """
+    if not directory.is_dir():
+        raise InputError(f"{directory}: no such directory")
     missing = [name for name in (RECIPE, LOCK, REPORT, MODEL) if not (directory / name).is_file()]
     if missing:
         raise InputError(
@@ -110,13 +118,13 @@ def bench_files(models: Sequence[Path], options: Verification) -> dict[str, Any]
 
 def named_files(models: Sequence[Path]) -> dict[str, Path]:
     """Return the ONNX files by a short name each."""
-    if len(models) == 1 and models[0].is_dir():
+    if len(models) == 1 and (models[0] / MODEL).is_file():
         return {"dense": dense_file(models[0]), models[0].name: models[0] / MODEL}
     files: dict[str, Path] = {}
     for path in models:
         file = path / MODEL if path.is_dir() else path
         if not file.is_file():
-            raise InputError(f"{file}: no such ONNX file")
+            raise InputError(f"{file}: no such file", hint="name ONNX files, or directories that compress apply wrote")
         name = path.name if path.name not in files else str(path)
         files[name if name not in files else f"{name} ({len(files) + 1})"] = file
     return files

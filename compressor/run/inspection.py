@@ -9,7 +9,8 @@ from typing import Any
 
 import onnx
 
-from compressor.model import checkpoint, local_directory
+from compressor.errors import InputError
+from compressor.model import checkpoint
 from compressor.model.artifact import initializer_elements
 from compressor.model.costs import encoder_macs, parameters
 from compressor.plugin.components import ModelFamily
@@ -27,6 +28,10 @@ def inspect_path(path: Path, *, sequence: float) -> dict[str, Any]:
     Raises:
         InputError: the path is neither.
     """
+    if not path.exists():
+        raise InputError(f"{path}: no such file or directory")
+    if path.is_file() and path.suffix != ".onnx":
+        raise InputError(f"{path}: expected an .onnx file, a checkpoint directory or the directory of a run")
     if path.suffix == ".onnx":
         return {"path": str(path), "onnx": inspect_onnx(path)}
     found = {"path": str(path), **inspect_checkpoint(path, families(Registry.load()), sequence=sequence)}
@@ -36,7 +41,7 @@ def inspect_path(path: Path, *, sequence: float) -> dict[str, Any]:
 
 def inspect_checkpoint(path: Path, by_type: Mapping[str, ModelFamily], *, sequence: float) -> dict[str, Any]:
     """Describe a checkpoint: what is in each layer, parameters, MACs."""
-    model: Any = checkpoint.load(local_directory(str(path)), by_type)
+    model: Any = checkpoint.load(path, by_type)
     family = by_type[model.config.model_type]
     groups = family.groups(model)
     layers: dict[int, dict[str, int]] = {}

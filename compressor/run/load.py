@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -11,15 +11,19 @@ import torch
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from compressor.errors import InputError, SetupError
-from compressor.model import checkpoint
-from compressor.plugin.components import ModelFamily, Task
+from compressor.model import checkpoint, local_directory, max_positions
+from compressor.model.checkpoint import VOCABULARIES
+from compressor.plugin.components import ModelFamily, Split, Task
 from compressor.plugin.registry import Registry
 from compressor.recipe.options import CalibrationOptions
 from compressor.recipe.plan import Plan
+from compressor.run.calls import plugin_call
 from compressor.run.data import Calibration
+from compressor.run.preflight import check_lengths, verifications
 from compressor.run.session import Session
 
 if TYPE_CHECKING:
+    from datasets import Dataset
     from torch import nn
 
 
@@ -54,12 +58,24 @@ def resolve_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def load_tokenizer(model: str, revision: str | None) -> PreTrainedTokenizerBase:
+def load_tokenizer(model: str, revision: str | None, *, longest: int) -> PreTrainedTokenizerBase:
     """Load the tokenizer of a checkpoint.
+
+    Args:
+        model: hub id or directory.
+        revision: of the hub model.
+        longest: tokens the model can read; where the tokenizer's files allow more, texts are cut to this.
 
     Raises:
         InputError: there is none, or it has no padding token.
     """
+    directory = local_directory(model, revision)
+    if not any((directory / name).is_file() for name in VOCABULARIES):
+        # transformers 5 would make up a tokenizer without a vocabulary, to which every word is unknown.
+        raise InputError(
+            f"{model}: no tokenizer: none of {', '.join(VOCABULARIES)} is there",
+            hint="copy the tokenizer files into the checkpoint directory",
+        )
     try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
             model, revision=revision, trust_remote_code=False
@@ -70,7 +86,24 @@ def load_tokenizer(model: str, revision: str | None) -> PreTrainedTokenizerBase:
         ) from error
     if tokenizer.pad_token is None:
         raise InputError(f"{model}: the tokenizer has no padding token, which batches need")
+    tokenizer.model_max_length = min(tokenizer.model_max_length, longest)
     return tokenizer
+
+
+def load_rows(
+    task: Task, split: Split, tokenizer: PreTrainedTokenizerBase, *, label2id: Mapping[str, int] | None
+) -> Dataset:
+    """Return a split's tokenised rows.
+
+    Raises:
+        InputError: the split is empty, or cannot be read.
+        PluginError: the task fails.
+    """
+    with plugin_call(task, f"loading the {split} rows"):
+        rows = task.load(split, tokenizer, label2id=label2id)
+    if len(rows) == 0:
+        raise InputError(f"task '{task.name}': the {split} split has no rows")
+    return rows
 
 
 def draw_calibration(
@@ -93,9 +126,7 @@ def draw_calibration(
     Raises:
         InputError: the split is empty.
     """
-    dataset = task.load("train", tokenizer, label2id=label2id)
-    if len(dataset) == 0:
-        raise InputError(f"task '{task.name}': the train split has no rows to calibrate on")
+    dataset = load_rows(task, "train", tokenizer, label2id=label2id)
     order = np.random.default_rng(seed if options.seed is None else options.seed).permutation(len(dataset))
     if options.tokens is None:
         drawn = order[: options.samples]
@@ -105,6 +136,17 @@ def draw_calibration(
     # Rows of like length share a batch: padding would cost several times the work on ragged text.
     rows = sorted(dataset.select(drawn).to_list(), key=lambda row: len(row["input_ids"]))
     return Calibration(rows=rows, batch_size=options.batch_size, tokenizer=tokenizer)
+
+
+def _check_ids(rows: Sequence[Mapping[str, Any]], model: nn.Module, source: str) -> None:
+    largest = max(max(row["input_ids"]) for row in rows)
+    encoder: Any = model
+    known: int = encoder.get_input_embeddings().num_embeddings
+    if largest >= known:
+        raise InputError(
+            f"{source}: the tokenizer gives token {largest}, the model knows tokens 0 to {known - 1}",
+            hint="the tokenizer files and the weights must come from the same model",
+        )
 
 
 def open_session(plan: Plan, registry: Registry, run_dir: Path, device: torch.device) -> Session:
@@ -118,9 +160,18 @@ def open_session(plan: Plan, registry: Registry, run_dir: Path, device: torch.de
     model = checkpoint.load_pretrained(
         recipe.model, by_type, head=plan.task.head, revision=recipe.revision, num_labels=plan.task.num_labels
     ).to(device)
-    tokenizer = load_tokenizer(recipe.model, recipe.revision)
+    longest = max_positions(model)
+    check_lengths(plan, longest)
+    tokenizer = load_tokenizer(recipe.model, recipe.revision, longest=longest)
     config: Any = model.config
     calibration = draw_calibration(plan.task, plan.calibration, tokenizer, seed=recipe.seed, label2id=config.label2id)
+    validation = (
+        # Read now, though only verify needs them: a mistake in them is better found before an hour of pruning.
+        load_rows(plan.task, "validation", tokenizer, label2id=config.label2id).to_list()
+        if any(verifications(plan))
+        else []
+    )
+    _check_ids((*calibration.rows, *validation), model, recipe.model)
     return Session(
         plan=plan,
         run_dir=run_dir,
@@ -131,4 +182,5 @@ def open_session(plan: Plan, registry: Registry, run_dir: Path, device: torch.de
         family=by_type[config.model_type],
         task=plan.task,
         calibration=calibration,
+        validation=validation,
     )

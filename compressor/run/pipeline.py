@@ -15,14 +15,15 @@ from typing import Any
 import torch
 from filelock import FileLock, Timeout
 
-from compressor.errors import InputError
+from compressor.errors import CompressorError, InputError
 from compressor.model import checkpoint
 from compressor.plugin.registry import Registry
 from compressor.recipe.plan import Plan, Step
 from compressor.run import steps
 from compressor.run.journal import Journal, chain
 from compressor.run.load import open_session
-from compressor.run.output import build_report, drop_duplicates, write_output
+from compressor.run.output import LOCK, build_report, drop_duplicates, write_output
+from compressor.run.preflight import check_runtime
 from compressor.run.session import Outcome, Session
 from compressor.verify.environment import environment
 
@@ -72,39 +73,76 @@ def run(plan: Plan, out: Path, conditions: Conditions, *, fresh: bool = False) -
         fresh: throw away an unfinished run, and replace ``out`` when the new one is finished.
 
     Raises:
-        InputError: ``out`` exists, or another process is at work on the same run.
+        InputError: ``out`` exists, or cannot be made, or another process is at work on the same run.
+        SetupError: onnxruntime or the asked provider is missing.
         CompressorError: a step cannot be done; finished stages stay for the next attempt.
     """
-    if out.exists() and not fresh:
+    _check_output(out, fresh=fresh)
+    check_runtime(plan)
+    if CORE not in {plugin.entry_point for plugin in conditions.registry.plugins}:
+        conditions.registry.register(steps, CORE)
+    work = out.resolve().with_name(f"{out.resolve().name}.partial-{plan.digest[:12]}")
+    _make_directory(work)
+    with _alone(work), _tidied(work):
+        if fresh:
+            shutil.rmtree(work)
+            work.mkdir()
+        with _log_file(work / "logs" / "run.log"):
+            report = _run_stages(plan, work, conditions)
+        _publish(work, out.resolve())
+    drop_duplicates(out)
+    return Finished(out, report)
+
+
+def _check_output(out: Path, *, fresh: bool) -> None:
+    """Refuse to overwrite anything, or with ``fresh`` anything but an older run."""
+    if not out.exists():
+        return
+    if not fresh:
         raise InputError(
             f"{out}: exists already; nothing is overwritten",
             hint="choose another directory with -o, or --fresh to replace this one when the new run is finished",
         )
-    if CORE not in {plugin.entry_point for plugin in conditions.registry.plugins}:
-        conditions.registry.register(steps, CORE)
-    work = out.with_name(f"{out.name}.partial-{plan.digest[:12]}")
-    with _alone(work):
-        if fresh:
-            shutil.rmtree(work, ignore_errors=True)
+    if not (out / LOCK).is_file() and (not out.is_dir() or any(out.iterdir())):
+        raise InputError(
+            f"{out}: exists and has no {LOCK}; --fresh replaces only what compress apply wrote",
+            hint="choose another directory with -o",
+        )
+
+
+def _make_directory(work: Path) -> None:
+    try:
         work.mkdir(parents=True, exist_ok=True)
-        with _log_file(work / "logs" / "run.log"):
-            report = _run_stages(plan, work, conditions)
-        _publish(work, out)
-    drop_duplicates(out)
-    return Finished(out, report)
+    except OSError as error:
+        raise InputError(
+            f"{work}: this directory cannot be made: {error.strerror}", hint="choose another place with -o"
+        ) from error
+
+
+@contextmanager
+def _tidied(work: Path) -> Iterator[None]:
+    """Leave nothing behind by a run that was refused before its first stage: there is nothing to resume."""
+    try:
+        yield
+    except CompressorError:
+        if not (work / "stages").exists():
+            shutil.rmtree(work)
+        raise
 
 
 @contextmanager
 def _alone(work: Path) -> Iterator[None]:
     """Hold the run's lock: two processes must not write one directory."""
-    work.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(f"{work}.lock")
     try:
-        with lock.acquire(timeout=0):
-            yield
-            Path(lock.lock_file).unlink(missing_ok=True)
+        lock.acquire(timeout=0)
     except Timeout as error:
         raise InputError(f"{work}: another process is at work on this run", hint="wait for it, or use -o") from error
+    try:
+        yield
+    finally:
+        Path(lock.lock_file).unlink(missing_ok=True)
+        lock.release()
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -46,6 +46,7 @@ class Session:
         family: the table of the model's architecture.
         task: data and metric.
         calibration: rows drawn once, by seed, from the task's train split.
+        validation: every row of the task's validation split, where a step verifies.
         masks: what was removed so far, in units of the dense model.
         artifacts: exported files by name, ``"model"`` and ``"dense"`` among them.
         outcomes: of the finished steps, in order.
@@ -60,6 +61,7 @@ class Session:
     family: ModelFamily
     task: Task
     calibration: Calibration
+    validation: Sequence[Mapping[str, Any]] = ()
     masks: Masks | None = None
     artifacts: dict[str, Artifact] = field(default_factory=dict)
     outcomes: list[Outcome] = field(default_factory=list)

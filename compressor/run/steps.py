@@ -7,15 +7,14 @@ into the session of a resumed run, from the files the first one left in the stag
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 
-from compressor.errors import CompressorError, PluginError
+from compressor.errors import CompressorError
 from compressor.model import checkpoint, surgery
 from compressor.model.artifact import Artifact
 from compressor.model.costs import encoder_macs, parameters
@@ -25,6 +24,7 @@ from compressor.plugin import hookimpl
 from compressor.plugin.components import Exporter, Pruned, PruningMethod
 from compressor.recipe.options import Verification
 from compressor.recipe.plan import Step
+from compressor.run.calls import plugin_call
 from compressor.run.session import Outcome, Session, latest
 from compressor.run.verification import Subject, verify
 
@@ -32,27 +32,12 @@ REMOVAL_TOLERANCE = 1e-4
 """Largest difference between the masked and the shrunk model's outputs, relative to the largest output."""
 
 
-@contextmanager
-def plugin_call(step: Step) -> Iterator[None]:
-    """Name the plugin in whatever goes wrong inside it."""
-    try:
-        yield
-    except CompressorError:
-        raise
-    except Exception as error:  # a plugin may raise anything: this is where it gets its name
-        raise PluginError(
-            f"step {step.slug}: {step.component.kind} '{step.component.name}' "
-            f"({type(step.component).__module__}) failed: {type(error).__name__}: {error}",
-            hint="the traceback is in logs/run.log of the run directory; report it to the plugin's authors",
-        ) from error
-
-
 def _stage(step: Step, session: Session) -> Path:
     return session.run_dir / "stages" / step.slug
 
 
 def _prune(step: Step, session: Session) -> dict[str, Any]:
-    with plugin_call(step):
+    with plugin_call(step.component, f"step {step.slug}"):
         pruned = cast("PruningMethod", step.component).prune(session)
     shrunk = surgery.shrink(session.model, session.family, pruned.masks, pruned.weights)
     difference = _removal_difference(session, pruned, shrunk)
@@ -106,7 +91,7 @@ def _export(step: Step, session: Session) -> dict[str, Any]:
     stage = _stage(step, session)
     exporter = cast("Exporter", step.component)
     for name, model in (("dense", session.teacher), ("model", session.model)):
-        with plugin_call(step):
+        with plugin_call(exporter, f"step {step.slug}"):
             session.artifacts[name] = exporter.export(
                 model,
                 stage / f"{name}.onnx",
@@ -132,8 +117,8 @@ def _verify(step: Step, session: Session) -> dict[str, Any]:
     return verify(
         Subject(
             task=session.task,
+            rows=session.validation,
             tokenizer=session.tokenizer,
-            label2id=session.label2id,
             dense=session.artifacts["dense"].path,
             compressed=session.artifacts["model"].path,
             macs_ratio=costs["compressed"] / costs["dense"] if costs else 1.0,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -13,6 +13,7 @@ from transformers import PreTrainedTokenizerBase
 from compressor.model.runtime import SessionOptions, open_session
 from compressor.plugin.components import Task
 from compressor.recipe.options import Verification
+from compressor.run.calls import plugin_call
 from compressor.run.data import collate
 from compressor.verify.evaluate import Quality, compare, labels_of, onnx_outputs
 from compressor.verify.gates import Limits, check_gates, failed
@@ -25,17 +26,17 @@ class Subject:
     """What is compared.
 
     Attributes:
-        task: gives the validation rows and the metric.
+        task: gives the metric.
+        rows: tokenised, of the validation split.
         tokenizer: of the checkpoint.
-        label2id: class ids by name, of the checkpoint.
         dense: ONNX file of the model as it was.
         compressed: ONNX file of the model as it is now.
         macs_ratio: encoder MACs, compressed divided by dense.
     """
 
     task: Task
+    rows: Sequence[Mapping[str, Any]]
     tokenizer: PreTrainedTokenizerBase
-    label2id: Mapping[str, int]
     dense: Path
     compressed: Path
     macs_ratio: float
@@ -72,8 +73,7 @@ def verify(subject: Subject, options: Verification, *, seed: int) -> dict[str, A
 
 def measure_quality(subject: Subject, options: Verification, resampling: Resampling) -> Quality:
     """Score both files on the same validation rows."""
-    rows = subject.task.load("validation", subject.tokenizer, label2id=subject.label2id)
-    rows = rows.select(range(min(options.samples or len(rows), len(rows)))).to_list()
+    rows = subject.rows[: options.samples]
     session_options = SessionOptions(provider=options.provider, threads=0)
     dense, compressed = (
         onnx_outputs(
@@ -84,7 +84,8 @@ def measure_quality(subject: Subject, options: Verification, resampling: Resampl
         )
         for path in (subject.dense, subject.compressed)
     )
-    return compare(subject.task, compressed, dense, labels_of(rows), resampling)
+    with plugin_call(subject.task, "verification"):
+        return compare(subject.task, compressed, dense, labels_of(rows), resampling)
 
 
 def measure_latency(subject: Subject, options: Verification, resampling: Resampling) -> list[LatencyRow]:

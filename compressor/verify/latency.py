@@ -78,13 +78,13 @@ class Protocol:
 
     Attributes:
         rounds: in which all models take turns; at least 15 for a claim.
-        vocabulary: ids are drawn below it.
+        vocabulary: ids are drawn below it; the default is within every model's.
         untuned: measure beside it how onnxruntime runs the files by default (CPU only).
         resampling: of the rounds, for the ratios' intervals; its seed also orders the turns and draws the ids.
     """
 
     rounds: int = 15
-    vocabulary: int = 1000
+    vocabulary: int = 100
     untuned: bool = True
     resampling: Resampling = DEFAULT
 

@@ -51,6 +51,7 @@ def render(report: Data, console: Console | None = None) -> None:
 
     console = console or Console()
     for section in [*sections(report), *inspection_sections(report)]:
+        console.print(Text(section.title, style="bold"))  # a table's own title would be wrapped at the table's width
         console.print(_table(section))
         for note in section.notes:
             console.print(Text(note, style="dim"))
@@ -77,7 +78,7 @@ def _table(section: Section) -> Table:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(title=section.title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
+    table = Table(box=box.SIMPLE_HEAD)
     table.show_header, table.show_edge = any(section.columns), False
     for number, column in enumerate(section.columns):
         table.add_column(column, justify="left" if _is_words(section, number) else "right", overflow="fold")

@@ -56,7 +56,7 @@ def amount(value: float) -> str:
     for size, unit in ((1e9, " G"), (1e6, " M")):
         if value >= size:
             return f"{value / size:.2f}{unit}"
-    return f"{value:,.0f}" if float(value).is_integer() else f"{value:.2f}"
+    return f"{value:,.0f}" if float(value).is_integer() else f"{value:,.2f}"
 
 
 def quality_section(quality: Data) -> Section:

@@ -194,3 +194,34 @@ def test_loading_every_plugin_leaves_torch_out():
         f"assert list(registry.components()); found = {heavy} & set(sys.modules); assert not found, found"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+UNDEFINED = """
+from __future__ import annotations
+from typing import TYPE_CHECKING
+from compressor.plugin import hookimpl
+from tests.plugin.toy_plugin import Magnitude
+
+if TYPE_CHECKING:
+    from decimal import Decimal
+
+class Unfinished(Magnitude):
+    name = "unfinished"
+    amount: Decimal
+
+@hookimpl
+def compressor_components():
+    yield Unfinished
+"""
+
+
+def test_a_plugin_whose_option_types_are_not_there_at_run_time_failed_to_load(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    install(tmp_path, "unlucky", {"unfinished": "unfinished"}, modules={"unfinished": UNDEFINED})
+    monkeypatch.syspath_prepend(tmp_path)
+    registry = Registry.load(points(tmp_path))
+    (failure,) = registry.failures
+    assert failure.error.endswith("name 'Decimal' is not defined; import the types of options outside TYPE_CHECKING")
+    with pytest.raises(PluginError, match="criterion 'unfinished' is not available"):
+        registry.get("criterion", "unfinished")

@@ -264,7 +264,7 @@ def test_tuned_weights_have_full_shape_and_lower_the_held_out_error(tuning: str,
 
 def test_published_settings_scale_kept_units_and_touch_no_bias() -> None:
     session = labelled()
-    options = {"importance": "batch-mean", "tuning": "scales", "bias": False, "teacher": "milder"}
+    options = {"importance": "batch-mean", "tuning": "scales", "teacher": "milder"}
     pruned = fisher(0.6, **options).prune(session)
     scaled = 0
     for group in session.groups:

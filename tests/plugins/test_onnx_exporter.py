@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from compressor.errors import CompressorError, InputError
+from compressor.model import max_positions
 from compressor.model.artifact import Artifact, initializer_elements
 from compressor.model.masks import Masks
 from compressor.model.surgery import shrink
@@ -16,7 +17,7 @@ from compressor.plugin import ModelFamily
 from compressor.testing import assert_onnx_equals_torch, example_masks, tiny_batch, tiny_model
 from compressor_plugins.exporters import _torch_onnx
 from compressor_plugins.exporters import onnx as declaration
-from compressor_plugins.exporters._signature import example_batch, max_positions
+from compressor_plugins.exporters._signature import example_batch
 from compressor_plugins.exporters.onnx import OnnxExporter
 from compressor_plugins.families.bert import Bert
 from compressor_plugins.families.distilbert import DistilBert

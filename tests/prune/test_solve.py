@@ -35,32 +35,32 @@ def explicit_residual(activations: Tensor, errors: Tensor, weights: Tensor, corr
     return float((weights * left.square().sum(dim=1)).sum() / weights.sum())
 
 
-@pytest.mark.parametrize("bias", [True, False])
-def test_weights_equal_least_squares_on_the_explicit_design(*, bias: bool) -> None:
+def test_weights_and_bias_equal_least_squares_on_the_explicit_design() -> None:
     activations, errors, weights, _ = sample()
     root = weights.sqrt().unsqueeze(1)
-    design = torch.cat([activations, torch.ones(TOKENS, 1, dtype=torch.float64)], dim=1) if bias else activations
+    design = torch.cat([activations, torch.ones(TOKENS, 1, dtype=torch.float64)], dim=1)
     expected = np.linalg.lstsq((design * root).numpy(), (errors * root).numpy(), rcond=None)[0]
-    found = solve_weights(moments_of(activations, errors, weights), ridge=0.0, bias=bias)
+    found = solve_weights(moments_of(activations, errors, weights), ridge=0.0)
     np.testing.assert_allclose(found.weight.T.numpy(), expected[:COLUMNS], rtol=1e-8, atol=1e-10)
-    np.testing.assert_allclose(found.bias.numpy(), expected[COLUMNS] if bias else np.zeros(OUTPUTS), atol=1e-10)
+    np.testing.assert_allclose(found.bias.numpy(), expected[COLUMNS], rtol=1e-8, atol=1e-10)
 
 
 def test_ridge_pulls_toward_the_present_weights() -> None:
     activations, errors, weights, _ = sample()
     moments = moments_of(activations, errors, weights)
     ridge = 0.3
-    root = (ridge * float(moments.gram.diagonal().mean())) ** 0.5
-    design = torch.cat([activations * weights.sqrt().unsqueeze(1), root * torch.eye(COLUMNS, dtype=torch.float64)])
+    share = weights.unsqueeze(1) / weights.sum()
+    centred = (activations - (share * activations).sum(dim=0)) * weights.sqrt().unsqueeze(1)
+    root = (ridge * float(centred.square().sum(dim=0).mean())) ** 0.5
+    design = torch.cat([centred, root * torch.eye(COLUMNS, dtype=torch.float64)])
     right = torch.cat([errors * weights.sqrt().unsqueeze(1), torch.zeros(COLUMNS, OUTPUTS, dtype=torch.float64)])
     expected = np.linalg.lstsq(design.numpy(), right.numpy(), rcond=None)[0]
-    found = solve_weights(moments, ridge=ridge, bias=False)
+    found = solve_weights(moments, ridge=ridge)
     np.testing.assert_allclose(found.weight.T.numpy(), expected, rtol=1e-8, atol=1e-10)
 
 
 @pytest.mark.parametrize("width", [1, WIDTH])
-@pytest.mark.parametrize("bias", [True, False])
-def test_scales_equal_least_squares_on_the_explicit_design(*, width: int, bias: bool) -> None:
+def test_scales_equal_least_squares_on_the_explicit_design(width: int) -> None:
     activations, errors, weights, matrix = sample(1)
     units = COLUMNS // width
     per_unit = torch.stack(
@@ -68,21 +68,16 @@ def test_scales_equal_least_squares_on_the_explicit_design(*, width: int, bias: 
     )
     root = weights.sqrt().unsqueeze(1)
     design = (per_unit * root).permute(1, 2, 0).reshape(TOKENS * OUTPUTS, units)
-    if bias:
-        ones = (root.unsqueeze(2) * torch.eye(OUTPUTS, dtype=torch.float64)).reshape(TOKENS * OUTPUTS, OUTPUTS)
-        design = torch.cat([design, ones], dim=1)
     expected = np.linalg.lstsq(design.numpy(), (errors * root).reshape(-1).numpy(), rcond=None)[0]
-    found = solve_scales(moments_of(activations, errors, weights), matrix, width=width, ridge=0.0, bias=bias)
-    change = np.repeat(expected[:units], width)
+    found = solve_scales(moments_of(activations, errors, weights), matrix, width=width, ridge=0.0)
+    change = np.repeat(expected, width)
     np.testing.assert_allclose(found.weight.numpy(), matrix.numpy() * change, rtol=1e-8, atol=1e-10)
-    np.testing.assert_allclose(found.bias.numpy(), expected[units:] if bias else np.zeros(OUTPUTS), atol=1e-9)
+    assert not found.bias.any()
 
 
 SOLVERS: dict[str, Callable[[Moments, Tensor], Correction]] = {
     "weights": lambda moments, _: solve_weights(moments, ridge=1e-2),
-    "weights without bias": lambda moments, _: solve_weights(moments, ridge=1e-2, bias=False),
     "scales": lambda moments, matrix: solve_scales(moments, matrix, width=WIDTH, ridge=1e-2),
-    "scales without bias": lambda moments, matrix: solve_scales(moments, matrix, width=WIDTH, ridge=1e-2, bias=False),
     "bias": lambda moments, _: solve_bias(moments),
 }
 

@@ -54,12 +54,3 @@ def example_batch(model: nn.Module, input_names: Sequence[str], batch: int, leng
     if unknown:
         raise CompressorError(f"the exporter knows no input named {', '.join(unknown)}; known: {', '.join(known)}")
     return {name: known[name] for name in input_names}
-
-
-def max_positions(model: nn.Module) -> int:
-    """Return the longest sequence the position embeddings allow; RoBERTa's begin behind its padding index."""
-    for name, module in model.named_modules():
-        if name.endswith("position_embeddings") and isinstance(module, nn.Embedding):
-            return module.num_embeddings - (0 if module.padding_idx is None else module.padding_idx + 1)
-    config: Any = model.config
-    return int(config.max_position_embeddings)

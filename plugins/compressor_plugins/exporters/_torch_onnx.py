@@ -16,9 +16,10 @@ import onnx
 import torch
 
 from compressor.errors import CompressorError, InputError
+from compressor.model import max_positions
 from compressor.model.artifact import Artifact
 from compressor.model.runtime import open_session
-from compressor_plugins.exporters._signature import Signature, example_batch, max_positions
+from compressor_plugins.exporters._signature import Signature, example_batch
 
 PARITY_SHAPES = ((1, 1), (1, 2), (2, 7), (3, 16), (5, 33), (4, 64), (2, 131))
 """(batch, sequence), cut to what the model's positions allow; rows after the first are padded."""

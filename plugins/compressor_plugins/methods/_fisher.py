@@ -120,7 +120,6 @@ def tune(method: Fisher, session: Session, masks: Masks, milder: Masks) -> tuple
         student=masks,
         teacher=milder if method.teacher == "milder" else Masks({}),
         tuning=method.tuning,
-        bias=method.bias,
         token_weights=session.task.token_weights,
     )
     return reconstruct(session.model, session.family, session.calibration.batches(session.device), task)

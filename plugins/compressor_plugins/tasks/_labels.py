@@ -35,6 +35,9 @@ def class_ids(
     Raises:
         InputError: a value is neither, is out of range, or is no known name.
     """
+    empty = next((number for number, value in enumerate(values, 1) if value == ""), None)
+    if empty is not None:
+        raise InputError(f"{source}: no label in row {empty} of {len(values)}")
     known = {_plain(name): number for name, number in (label2id or {}).items()}
     order = [_plain(name) for name in names or ()]
     if names is not None and set(known) != set(order):  # LABEL_0, LABEL_1, ...: the checkpoint does not tell
@@ -46,7 +49,9 @@ def class_ids(
 
 def _class_id(value: Any, known: Mapping[str, int], by_index: Sequence[int], source: str) -> int:
     if isinstance(value, str):
-        return _named(value, known, source)
+        if _plain(value) in known or not value.strip().removeprefix("-").isdecimal():
+            return _named(value, known, source)
+        value = int(value)  # one odd cell, and the numbers of a csv column come as text
     if not isinstance(value, bool | int) and not (isinstance(value, float) and value.is_integer()):
         raise InputError(f"{source}: label {value!r}: expected a class id or a class name")
     index = int(value)

@@ -18,7 +18,7 @@ from compressor.model.groups import PrunableGroup
 from compressor.model.masks import Masks
 from compressor.model.surgery import Family, masked, shrink
 from compressor.progress import track
-from compressor.prune.replay import LayerCall, layer_names, record, replay, watched
+from compressor.prune.layerwise import LayerCall, layer_names, record, replay, watched
 from compressor.prune.solve import Correction, Moments, residual, solve_bias, solve_scales, solve_weights
 
 Tuning = Literal["weights", "scales", "none"]
@@ -38,8 +38,8 @@ class Reconstruction:
     Attributes:
         student: masks of the model that is re-fitted.
         teacher: masks of the model to come close to; empty = dense.
-        tuning: the whole output matrix, one scale per unit, or nothing.
-        bias: re-fit the output bias too. Emptied sublayers always are: their bias is all they have.
+        tuning: the whole output matrix and its bias, one scale per unit, or nothing. An emptied sublayer's bias is
+            re-fitted in any case: it is all that is left.
         token_weights: from a batch to how much each token of the last layer matters, shape (B, T); in the layers below
             every real token counts alike.
     """
@@ -47,7 +47,6 @@ class Reconstruction:
     student: Masks
     teacher: Masks
     tuning: Tuning
-    bias: bool
     token_weights: Callable[[Mapping[str, Tensor]], Tensor]
 
 
@@ -97,7 +96,8 @@ def reconstruct(
             sweep.advance_teacher(layer, own)
             for group in own:
                 sweep.fit(group)
-            sweep.advance_student(layer)
+            if layer != sweep.layers[-1]:
+                sweep.advance_student(layer)
     return sweep.weights, sweep.fits
 
 
@@ -154,7 +154,7 @@ class _Sweep:
         """Correct one sublayer of the student on the student's inputs."""
         name = group.consumer.module
         small: Any = self.student.get_submodule(name)  # a Linear, or what is left of one that lost every input
-        weight = small.weight if self.student_groups[group.name].units else small.bias.new_zeros(len(small.bias), 0)
+        weight = small.weight if self.student_groups[group.name].units else torch.zeros(small.out_features, 0)
         train, held = self._moments(group, columns=weight.shape[1])
         chosen, fit = _choose(group, self.task, weight, train, held if held.weight else train)
         self.fits.append(fit)
@@ -210,7 +210,7 @@ def _solvers(
     if not weight.shape[1]:
         return [("bias", lambda _: solve_bias(train))]
     solvers: dict[Tuning, Solver] = {
-        "weights": lambda ridge: solve_weights(train, ridge=ridge, bias=task.bias),
-        "scales": lambda ridge: solve_scales(train, weight, width=group.width, ridge=ridge, bias=task.bias),
+        "weights": lambda ridge: solve_weights(train, ridge=ridge),
+        "scales": lambda ridge: solve_scales(train, weight, width=group.width, ridge=ridge),
     }
     return [(tuning, solvers[tuning]) for tuning in FALLBACKS[task.tuning]]

@@ -1,0 +1,343 @@
+"""Broken recipes, checkpoints, data and places: each ends with one clear message, its exit code, and nothing behind."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import onnxruntime
+import pytest
+import torch
+from click.testing import CliRunner, Result
+from huggingface_hub import constants
+
+from compressor.cli import main
+from compressor.testing import tiny_checkpoint
+from tests.plugin.distributions import install
+from tests.toys import write_rows
+
+RECIPE = """\
+name: toy
+model: ./checkpoint
+task: {name: text-classification, train: train.csv, validation: validation.csv, max_length: 32}
+calibration: {samples: 16, batch_size: 8}
+steps:
+  - prune: {method: fisher, target: {macs: 0.5}}
+  - export: {format: onnx}
+  - verify: {sequence: 16, rounds: 3, gates: {macs: 0.5}}
+"""
+FILES = "name: text-classification, train: train.csv, validation: validation.csv"
+MNLI = "name: glue, subset: mnli, path: glue"
+WEIGHTS = "checkpoint/model.safetensors"
+CONFIG = "checkpoint/config.json"
+PROGRESS = ("load ", "calibrate on ", "note: ")
+
+Change = Callable[[], object]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory in which everything is right."""
+    place = tmp_path_factory.mktemp("whole")
+    tiny_checkpoint(place / "checkpoint", num_hidden_layers=1)
+    write_rows(place / "train.csv", 24, seed=0)
+    write_rows(place / "validation.csv", 24, seed=1)
+    (place / "glue" / "mnli").mkdir(parents=True)
+    (place / "glue" / "mnli" / "train.csv").write_text("premise,hypothesis,label\na cat,a dog,2\n")
+    (place / "recipe.yaml").write_text(RECIPE)
+    return place
+
+
+@pytest.fixture
+def here(whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current directory: a copy of ``whole``, to break; a machine without a GPU and without a hub."""
+    shutil.copytree(whole, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
+    return tmp_path
+
+
+def compress(*arguments: str) -> Result:
+    return CliRunner().invoke(main, list(arguments))
+
+
+def tree(place: Path) -> dict[str, bytes]:
+    return {str(path): path.read_bytes() if path.is_file() else b"" for path in place.rglob("*")}
+
+
+def recipe(old: str, new: str) -> Change:
+    """Return what puts ``new`` where the recipe has ``old``."""
+    assert RECIPE.count(old) == 1
+    return write("recipe.yaml", RECIPE.replace(old, new))
+
+
+def write(path: str, content: str | bytes) -> Change:
+    data = content.encode() if isinstance(content, str) else content
+    return lambda: Path(path).write_bytes(data)
+
+
+def cut(path: str, size: int) -> Change:
+    return lambda: Path(path).write_bytes(Path(path).read_bytes()[:size])
+
+
+def remove(*names: str) -> Change:
+    return lambda: [Path(name).unlink() for name in names]
+
+
+def config(**changes: Any) -> Change:
+    return lambda: Path(CONFIG).write_text(json.dumps(json.loads(Path(CONFIG).read_text()) | changes))
+
+
+def checkpoint(**shape: Any) -> Change:
+    def change() -> None:
+        shutil.rmtree("checkpoint")
+        tiny_checkpoint(Path("checkpoint"), num_hidden_layers=1, **shape)
+
+    return change
+
+
+def only_pickled_weights() -> None:
+    Path(WEIGHTS).unlink()
+    torch.save({}, "checkpoint/pytorch_model.bin")
+
+
+@dataclass(frozen=True)
+class Broken:
+    """What is broken, what the message says (a pattern, matched whole), the exit code, more of the command line."""
+
+    change: Change
+    message: str
+    code: int = 2
+    arguments: tuple[str, ...] = ()
+
+
+def nothing() -> None:
+    """Break nothing: the command line does."""
+
+
+def setting(value: str, message: str, code: int = 2) -> Broken:
+    return Broken(nothing, message, code, ("--set", value))
+
+
+RECIPES = {
+    "wrong type": Broken(
+        recipe("samples: 16", "samples: many"),
+        r"recipe.yaml:4  calibration.samples: expected an integer >= 1, got 'many'",
+    ),
+    "unknown key": Broken(
+        recipe("calibration:", "callibration:"),
+        r"recipe.yaml:4  callibration: unknown option 'callibration'; did you mean 'calibration'\?",
+    ),
+    "unknown option": Broken(
+        recipe("rounds: 3", "runds: 3"), r"recipe.yaml:8  steps.2.verify.runds: unknown .*; did you mean 'rounds'\?"
+    ),
+    "unknown method": Broken(
+        recipe("fisher", "fischer"),
+        r"recipe.yaml:6  steps.0.prune.method: unknown method 'fischer'; did you mean 'fisher'\?",
+    ),
+    "unknown task": Broken(
+        recipe("text-classification", "text-clasification"),
+        r"recipe.yaml:3  task.*: unknown task 'text-clasification'; did you mean 'text-classification'\?",
+    ),
+    "unknown step": Broken(recipe("- prune:", "- train:"), r"recipe.yaml:6  steps.0.train: unknown step 'train'.*"),
+    "target out of range": Broken(
+        recipe("target: {macs: 0.5}", "target: {macs: 1.5}"),
+        r"recipe.yaml:6  steps.0.prune.target.macs: expected a number in \(0, 1\], got 1.5",
+    ),
+    "two amounts": Broken(
+        recipe("target: {macs: 0.5}", "target: {macs: 0.5, params: 0.5}"),
+        r"recipe.yaml:6  steps.0.prune.target: expected exactly one of .*macs, params.*",
+    ),
+    "a list as target": Broken(
+        recipe("target: {macs: 0.5}", "target: {macs: [0.8, 0.4]}"),
+        r"recipe.yaml:6  steps.0.prune.target.macs: expected a number in \(0, 1\], got .*0.8.*",
+    ),
+    "verify before export": Broken(
+        recipe("  - export: {format: onnx}\n", ""), r"recipe.yaml:7  steps.1.verify: expected after an export step.*"
+    ),
+    "YAML syntax": Broken(
+        recipe("rounds: 3, gates: {macs: 0.5}}", "rounds: 3, gates: {macs: 0.5}"),
+        r"recipe.yaml:9  not valid YAML: expected .*",
+    ),
+    "duplicate key": Broken(
+        recipe("calibration:", "name: again\ncalibration:"),
+        r"recipe.yaml:4  name: this key was given already in line 1",
+    ),
+    "missing recipe": Broken(remove("recipe.yaml"), r"recipe.yaml  no such file.*"),
+    "empty recipe": Broken(write("recipe.yaml", ""), r"recipe.yaml.*  .*empty.*"),
+    "binary recipe": Broken(write("recipe.yaml", b"\x80\x04\x95"), r"recipe.yaml.*  .*UTF-8.*"),
+    "model directory missing": Broken(
+        recipe("./checkpoint", "./chekpoint"), r"recipe.yaml:2  model: no such directory: './chekpoint'.*"
+    ),
+    "model is a file": Broken(recipe("./checkpoint", "train.csv"), r"recipe.yaml:2  model: expected a directory.*"),
+    "data file missing": Broken(
+        remove("train.csv"), r"recipe.yaml:3  task.train: no such file or directory: train.csv.*"
+    ),
+    "data file of an unknown kind": Broken(
+        recipe("train: train.csv", "train: recipe.yaml"), r"recipe.yaml:3  task.train: expected a file ending in .*"
+    ),
+    "--set without a value": setting("seed", r"--set seed: expected path=value, got 'seed'"),
+    "--set into a number": setting("seed.a=3", r"--set seed.a  .*seed.*"),
+    "--set past the end": setting(
+        "steps.7.prune.method=fisher", r"--set steps.7.prune.method  steps is a list of 3: .*, got '7'"
+    ),
+}
+"""Found without loading a model: by check, and by apply before torch is imported."""
+
+RUNS = {
+    "no config.json": Broken(
+        remove(CONFIG), r"checkpoint: expected a checkpoint directory, found no config.json in it"
+    ),
+    "config.json not JSON": Broken(
+        cut(CONFIG, 40), r"checkpoint/config.json: expected a JSON object with a model_type.*"
+    ),
+    "unknown family": Broken(
+        config(model_type="t5"),
+        r"checkpoint/config.json: model_type 't5' belongs to no installed family; supported: .*",
+    ),
+    "truncated safetensors": Broken(cut(WEIGHTS, 2000), rf"{WEIGHTS}: the file is truncated or not safetensors: .*"),
+    "only pickled weights": Broken(
+        only_pickled_weights, rf"{WEIGHTS}: no such file; weights are loaded from safetensors only"
+    ),
+    "weights of another model": Broken(
+        config(hidden_size=64), r"checkpoint: transformers cannot load this checkpoint: its weights do not have the .*"
+    ),
+    "no classification head": Broken(
+        checkpoint(num_labels=None),
+        r"checkpoint: the checkpoint has no trained head for BertForSequenceClassification: .* would be random",
+    ),
+    "classes of another task": Broken(
+        recipe(FILES, MNLI),
+        r"./checkpoint: the task needs 3 outputs of the classification head, the checkpoint's config.json says 2",
+    ),
+    "tokenizer missing": Broken(
+        remove("checkpoint/tokenizer.json", "checkpoint/tokenizer_config.json"),
+        r"./checkpoint: no tokenizer: none of tokenizer.json, .* is there",
+    ),
+    "tokenizer broken": Broken(cut("checkpoint/tokenizer.json", 100), r"./checkpoint: no usable tokenizer: [^\n]*"),
+    "tokenizer of a larger model": Broken(
+        checkpoint(vocab_size=9), r"./checkpoint: the tokenizer gives token \d+, the model knows tokens 0 to 8"
+    ),
+    "no text column": Broken(
+        write("train.csv", "sentence,label\na cat,1\n"), r"train.csv: no column 'text'; columns: sentence, label"
+    ),
+    "no label column": Broken(
+        write("train.csv", "text,lable\na cat,1\n"),
+        r"train.csv: no column 'label'; did you mean 'lable'\?; columns: .*",
+    ),
+    "no label column in the validation rows": Broken(
+        write("validation.csv", "text,klass\na cat,1\n"), r"validation.csv: no column 'label'.*; columns: text, klass"
+    ),
+    "empty file": Broken(write("train.csv", ""), r"train.csv: the file is empty"),
+    "no rows": Broken(write("train.csv", "text,label\n"), r"train.csv: the file has no rows"),
+    "unknown label": Broken(
+        write("train.csv", "text,label\na cat,good\n"), r"train.csv: label 'good': expected one of label_0, label_1.*"
+    ),
+    "label out of range": Broken(write("train.csv", "text,label\na cat,7\n"), r"train.csv: label 7: expected 0 to 1"),
+    "label missing": Broken(write("train.csv", "text,label\na cat,1\na dog,\n"), r"train.csv: no label in row 2 of 2"),
+    "not a parquet file": Broken(
+        lambda: (recipe("train: train.csv", "train: train.parquet")(), write("train.parquet", "text")()),
+        r"train.parquet: cannot be read as parquet: .*",
+    ),
+    "longer than the model's positions": Broken(
+        recipe("sequence: 16", "sequence: [16, 300]"),
+        r"recipe.yaml:8  steps.2.verify.sequence.*: expected at most 160 tokens, .*; got 300",
+    ),
+    "no such execution provider": setting(
+        "steps.2.verify.provider=cuda",
+        r"execution provider CUDAExecutionProvider is not available; available: CPUExecutionProvider",
+        3,
+    ),
+    "no CUDA device": Broken(nothing, r"--device cuda: torch sees no CUDA device", 3, ("--device", "cuda")),
+    "hub out of reach": Broken(
+        recipe("./checkpoint", "owner/model"),
+        r"owner/model: no such directory, and the hub cannot give the model: [^\n]*\n  next: [^\n]* -m[ ,].*",
+        3,
+    ),
+    "output directory there": Broken(lambda: Path("out").mkdir(), r"out: exists already; nothing is overwritten"),
+    "output in place of a file": Broken(
+        write("out", "mine"), r"out: exists and has no recipe.lock.yaml; --fresh replaces only .*", 2, ("--fresh",)
+    ),
+    "output below a file": Broken(nothing, r".*: this directory cannot be made: .*", 2, ("-o", "train.csv/out")),
+}
+"""Found by apply, before the first stage."""
+
+
+def assert_one_message(result: Result, broken: Broken) -> None:
+    assert result.exit_code == broken.code, result.output
+    assert isinstance(result.exception, SystemExit), "an exception came through"
+    assert result.stdout == ""
+    lines = [line for line in result.stderr.splitlines() if not line.startswith(PROGRESS)]
+    message = "\n".join(lines)
+    assert re.fullmatch(rf"error: {broken.message}(\n  next: [^\n]+)?", message), message
+    assert "Traceback" not in result.output
+    assert result.output.count("error:") == 1
+
+
+@pytest.mark.parametrize("verb", ["check", "apply"])
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_broken_recipe_is_refused_with_one_message(name: str, verb: str, here: Path):
+    RECIPES[name].change()
+    before = tree(here)
+    assert_one_message(compress(verb, "recipe.yaml", *RECIPES[name].arguments), RECIPES[name])
+    assert tree(here) == before
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_a_broken_input_is_refused_before_the_first_stage(name: str, here: Path):
+    RUNS[name].change()
+    before = tree(here)
+    assert_one_message(compress("apply", "recipe.yaml", "-o", "out", *RUNS[name].arguments), RUNS[name])
+    assert tree(here) == before
+
+
+BREAKING = """
+from compressor.plugin import PruningMethod, hookimpl
+
+class Breaking(PruningMethod):
+    name = "breaking"
+
+    def prune(self, session):
+        raise ZeroDivisionError("a bug in the plugin")
+
+@hookimpl
+def compressor_components():
+    yield Breaking
+"""
+
+
+def test_a_plugin_that_breaks_is_named_and_leaves_nothing_that_looks_finished(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+):
+    install(here / "site", "unlucky", {"unlucky": "breaking_plugin"}, modules={"breaking_plugin": BREAKING})
+    monkeypatch.syspath_prepend(here / "site")
+    result = compress("apply", "recipe.yaml", "-o", "out", "--set", "steps.0.prune={method: breaking}")
+    assert result.exit_code == 4
+    assert "error: step 01-prune: method 'breaking' (breaking_plugin) failed: ZeroDivisionError: a bug" in result.stderr
+    assert "Traceback" not in result.output
+    (unfinished,) = here.glob("out*")
+    assert unfinished.name.startswith("out.partial-")
+    assert not list(unfinished.rglob("stage.json"))
+    assert "Traceback" in (unfinished / "logs" / "run.log").read_text()
+
+
+def test_a_task_that_breaks_is_named(here: Path, monkeypatch: pytest.MonkeyPatch):
+    from compressor_plugins.tasks import _files
+
+    def read_rows(_: Path) -> Any:
+        raise ZeroDivisionError("a bug in the task")
+
+    monkeypatch.setattr(_files, "read_rows", read_rows)
+    before = tree(here)
+    result = compress("apply", "recipe.yaml", "-o", "out")
+    assert result.exit_code == 4
+    assert "error: loading the train rows: task 'text-classification' (compressor_plugins." in result.stderr
+    assert tree(here) == before
