@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +87,9 @@ PLACEHOLDERS: Mapping[str, Any] = {"model": "?", "task": None, "steps": [None]}
 
 
 def load_recipe(path: str | Path, *, model: str | None = None, overrides: Sequence[str] = ()) -> Recipe:
-    """Read a recipe. Relative paths in it are relative to the current directory.
+    """Read a recipe, or the lock file of a run, whose recipe is spelt out in full.
+
+    Relative paths in it are relative to the current directory.
 
     Args:
         path: the YAML file.
@@ -98,7 +100,7 @@ def load_recipe(path: str | Path, *, model: str | None = None, overrides: Sequen
         RecipeError: the file is missing, empty, not YAML or no mapping, or an override leads nowhere. Every other
             mistake is kept in ``Recipe.problems``, so that all of them are reported at once.
     """
-    document = read_document(Path(path))
+    document = _locked(read_document(Path(path)))
     if not isinstance(document.data, dict):
         found = f"expected a mapping with model, task and steps, got {shown(document.data)}"
         raise RecipeError([*document.problems, document.problem((), found)])
@@ -107,6 +109,15 @@ def load_recipe(path: str | Path, *, model: str | None = None, overrides: Sequen
     if model is not None:
         document = document.replaced(("model",), model, "--model")
     return _recipe(document, (*overrides, *(() if model is None else (f"model={model}",))))
+
+
+def _locked(document: Document) -> Document:
+    """Return the recipe inside a lock file; any other document as it is."""
+    data = document.data
+    if not (isinstance(data, dict) and {"digest", "recipe"} <= data.keys()):
+        return document
+    places = {trail[1:]: place for trail, place in document.places.items() if trail[:1] == ("recipe",)}
+    return replace(document, data=data["recipe"], places=places)
 
 
 def _overridden(document: Document, override: str) -> Document:

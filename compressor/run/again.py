@@ -8,8 +8,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from compressor.errors import InputError
 from compressor.model import max_positions
 from compressor.plugin.registry import Registry
@@ -17,7 +15,7 @@ from compressor.recipe.loader import load_recipe
 from compressor.recipe.options import Verification
 from compressor.recipe.plan import Plan, compile_plan
 from compressor.run.load import load, load_rows, load_tokenizer
-from compressor.run.output import DENSE, LOCK, MODEL, RECIPE, REPORT
+from compressor.run.output import DENSE, LOCK, MODEL, REPORT
 from compressor.run.verification import Subject, verify
 from compressor.verify.environment import environment
 from compressor.verify.latency import Protocol, Shape, measure
@@ -36,14 +34,14 @@ def verify_again(directory: Path, shape: Mapping[str, Any]) -> dict[str, Any]:
     """
     plan, report = read_run(directory)
     asked = [step.component for step in plan.steps if isinstance(step.component, Verification)]
-    options = (asked[-1] if asked else Verification()).model_copy(update=dict(shape))
+    options = Verification.model_validate({**(asked[-1].options() if asked else {}), **shape})
     model: Any = load(directory)
     longest = max_positions(model)
     if max(options.sequence) > longest:
         raise InputError(
             f"{directory}: a sequence of {max(options.sequence)} tokens: the model has {longest} positions"
         )
-    tokenizer = load_tokenizer(str(directory), None, longest=longest)
+    tokenizer = load_tokenizer(directory, longest=longest)
     costs = report["model"].get("encoder_macs", {"dense": 1.0, "compressed": 1.0})
     subject = Subject(
         task=plan.task,
@@ -55,7 +53,7 @@ def verify_again(directory: Path, shape: Mapping[str, Any]) -> dict[str, Any]:
     )
     found = verify(subject, options, seed=plan.recipe.seed)
     sizes = {**report["model"], "bytes": found.pop("bytes")}
-    return {**report, **found, "model": sizes, "environment": environment()}
+    return {**report, **found, "model": sizes}
 
 
 def read_run(directory: Path) -> tuple[Plan, dict[str, Any]]:
@@ -66,19 +64,17 @@ def read_run(directory: Path) -> tuple[Plan, dict[str, Any]]:
     """
     if not directory.is_dir():
         raise InputError(f"{directory}: no such directory")
-    missing = [name for name in (RECIPE, LOCK, REPORT, MODEL) if not (directory / name).is_file()]
+    missing = [name for name in (LOCK, REPORT, MODEL) if not (directory / name).is_file()]
     if missing:
         raise InputError(
             f"{directory}: not a finished run with an exported model: {', '.join(missing)} missing",
             hint="name the directory that compress apply wrote",
         )
     try:
-        lock = yaml.safe_load((directory / LOCK).read_text(encoding="utf-8"))
         report: dict[str, Any] = json.loads((directory / REPORT).read_text(encoding="utf-8"))
-        model, overrides = lock["recipe"]["model"], lock["overrides"]
-    except (yaml.YAMLError, json.JSONDecodeError, KeyError, TypeError) as error:
-        raise InputError(f"{directory}: {LOCK} or {REPORT} is damaged: {error}") from error
-    recipe = load_recipe(directory / RECIPE, model=model, overrides=overrides)
+    except json.JSONDecodeError as error:
+        raise InputError(f"{directory / REPORT} is damaged: {error}") from error
+    recipe = load_recipe(directory / LOCK, model=str(directory.resolve()))  # the source checkpoint may be gone
     return compile_plan(recipe, Registry.load()), report
 
 
@@ -118,13 +114,12 @@ def bench_files(models: Sequence[Path], options: Verification) -> dict[str, Any]
 
 def named_files(models: Sequence[Path]) -> dict[str, Path]:
     """Return the ONNX files by a short name each."""
+    pairs = [(path.resolve().name, path / MODEL if path.is_dir() else path) for path in models]
     if len(models) == 1 and (models[0] / MODEL).is_file():
-        return {"dense": dense_file(models[0]), models[0].name: models[0] / MODEL}
+        pairs.insert(0, ("dense", dense_file(models[0])))
     files: dict[str, Path] = {}
-    for path in models:
-        file = path / MODEL if path.is_dir() else path
+    for name, file in pairs:
         if not file.is_file():
             raise InputError(f"{file}: no such file", hint="name ONNX files, or directories that compress apply wrote")
-        name = path.name if path.name not in files else str(path)
         files[name if name not in files else f"{name} ({len(files) + 1})"] = file
     return files

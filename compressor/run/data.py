@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +22,11 @@ def collate(rows: Sequence[Mapping[str, Any]], tokenizer: PreTrainedTokenizerBas
     if "labels" in rows[0]:
         batch["labels"] = torch.tensor([row["labels"] for row in rows])
     return batch
+
+
+def rows_digest(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return the sha256 of tokenised rows."""
+    return hashlib.sha256(json.dumps(list(rows), sort_keys=True, default=str).encode()).hexdigest()
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Which stages of a run are finished: a killed run continues where it was.
 
 Each stage has a directory ``stages/NN-verb``. Its ``stage.json`` is written last and atomically, so a stage without
-one never happened. It holds a fingerprint chained over everything before it: another model, other rows, another
+one never happened. It holds a fingerprint of everything the run depends on: another model, other rows, another
 version of a plugin, and the stage is done again.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,7 +24,10 @@ STAGE_FILE = "stage.json"
 def write_text(path: Path, text: str) -> None:
     """Write a file so that it is there whole or not at all."""
     draft = path.with_name(path.name + ".tmp")
-    draft.write_text(text, encoding="utf-8")
+    with draft.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
     draft.replace(path)
 
 
@@ -51,11 +55,8 @@ class Journal:
         return self.run_dir / "stages" / step.slug
 
     def fingerprint(self, step: Step) -> str:
-        """Return the sha256 over the root and every step up to this one."""
-        print_so_far = self.root
-        for earlier in self.steps[: step.index + 1]:
-            print_so_far = chain(print_so_far, earlier.slug, repr(earlier))
-        return print_so_far
+        """Return the sha256 over the root, which covers every step's options, and the step's place in the plan."""
+        return chain(self.root, step.slug)
 
     def finished(self, step: Step) -> dict[str, Any] | None:
         """Return ``{"fingerprint", "seconds", "metrics"}`` of a finished stage, or None when it must be done."""

@@ -58,34 +58,30 @@ def resolve_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def load_tokenizer(model: str, revision: str | None, *, longest: int) -> PreTrainedTokenizerBase:
+def load_tokenizer(directory: Path, *, longest: int) -> PreTrainedTokenizerBase:
     """Load the tokenizer of a checkpoint.
 
     Args:
-        model: hub id or directory.
-        revision: of the hub model.
+        directory: of the checkpoint.
         longest: tokens the model can read; where the tokenizer's files allow more, texts are cut to this.
 
     Raises:
         InputError: there is none, or it has no padding token.
     """
-    directory = local_directory(model, revision)
     if not any((directory / name).is_file() for name in VOCABULARIES):
         # transformers 5 would make up a tokenizer without a vocabulary, to which every word is unknown.
         raise InputError(
-            f"{model}: no tokenizer: none of {', '.join(VOCABULARIES)} is there",
+            f"{directory}: no tokenizer: none of {', '.join(VOCABULARIES)} is there",
             hint="copy the tokenizer files into the checkpoint directory",
         )
     try:
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
-            model, revision=revision, trust_remote_code=False
-        )
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(str(directory), trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise InputError(
-            f"{model}: no usable tokenizer: {error}", hint="copy the tokenizer files into the checkpoint directory"
+            f"{directory}: no usable tokenizer: {error}", hint="copy the tokenizer files into the checkpoint directory"
         ) from error
     if tokenizer.pad_token is None:
-        raise InputError(f"{model}: the tokenizer has no padding token, which batches need")
+        raise InputError(f"{directory}: the tokenizer has no padding token, which batches need")
     tokenizer.model_max_length = min(tokenizer.model_max_length, longest)
     return tokenizer
 
@@ -157,12 +153,13 @@ def open_session(plan: Plan, registry: Registry, run_dir: Path, device: torch.de
     """
     recipe = plan.recipe
     by_type = families(registry)
+    source = local_directory(recipe.model, recipe.revision)
     model = checkpoint.load_pretrained(
-        recipe.model, by_type, head=plan.task.head, revision=recipe.revision, num_labels=plan.task.num_labels
+        str(source), by_type, head=plan.task.head, num_labels=plan.task.num_labels
     ).to(device)
     longest = max_positions(model)
     check_lengths(plan, longest)
-    tokenizer = load_tokenizer(recipe.model, recipe.revision, longest=longest)
+    tokenizer = load_tokenizer(source, longest=longest)
     config: Any = model.config
     calibration = draw_calibration(plan.task, plan.calibration, tokenizer, seed=recipe.seed, label2id=config.label2id)
     validation = (
@@ -182,5 +179,6 @@ def open_session(plan: Plan, registry: Registry, run_dir: Path, device: torch.de
         family=by_type[config.model_type],
         task=plan.task,
         calibration=calibration,
+        source=source,
         validation=validation,
     )

@@ -6,13 +6,15 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from compressor.model import checkpoint, local_directory
+from compressor.model import checkpoint
 from compressor.recipe.lock import lock_text
 from compressor.recipe.options import Verification
+from compressor.recipe.plan import Plan
+from compressor.run.data import rows_digest
 from compressor.run.journal import write_text
 from compressor.run.session import Session, latest
 from compressor.verify.environment import environment
-from compressor.verify.report import model_card, write_report
+from compressor.verify.report import SCHEMA_VERSION, model_card, write_report
 
 MODEL = "model.onnx"
 DENSE = "dense.onnx"
@@ -21,12 +23,18 @@ LOCK = "recipe.lock.yaml"
 REPORT = "report.json"
 
 
+def keep_recipe(plan: Plan, root: Path) -> None:
+    """Copy the recipe as it is now: what is edited during the run is not what ran."""
+    shutil.copyfile(plan.recipe.source, root / RECIPE)
+
+
 def build_report(session: Session) -> dict[str, Any]:
     """Return what ``report.json`` holds; its schema is in ``verify/report.py``."""
     plan = session.plan
     sizes = {name: latest(session, name) for name in ("parameters", "encoder_macs", "bytes")}
     checks = next((o.metrics for o in reversed(session.outcomes) if isinstance(o.step.component, Verification)), {})
     return {
+        "schema_version": SCHEMA_VERSION,
         "recipe": {
             "name": plan.recipe.name,
             "digest": plan.digest,
@@ -34,7 +42,7 @@ def build_report(session: Session) -> dict[str, Any]:
             "model": plan.recipe.model,
             "task": {"name": plan.task.name, **plan.task.options()},
         },
-        "environment": environment(),
+        "environment": checks.get("environment") or environment(),
         "model": {name: size for name, size in sizes.items() if size is not None},
         **{name: checks[name] for name in ("quality", "latency", "gates") if name in checks},
         "passed": checks.get("passed", True),
@@ -49,13 +57,13 @@ def build_report(session: Session) -> dict[str, Any]:
 def write_output(session: Session, report: dict[str, Any]) -> None:
     """Write the root of the run directory; what is in it already, a killed run left there, is replaced."""
     root = session.run_dir
-    source = local_directory(session.plan.recipe.model, session.plan.recipe.revision)
-    checkpoint.save(session.model, root, tokenizer_source=source)
+    checkpoint.save(session.model, root, tokenizer_source=session.source)
     if "model" in session.artifacts:
         shutil.copyfile(session.artifacts["model"].path, root / MODEL)
-    shutil.copyfile(session.plan.recipe.source, root / RECIPE)
     inputs = {
-        "model_sha256": checkpoint.fingerprint(session.teacher),
+        "model_revision": session.source.name if session.source.parent.name == "snapshots" else None,
+        "weights_sha256": checkpoint.fingerprint(session.source),
+        "validation_sha256": rows_digest(session.validation),
         "calibration_rows": len(session.calibration.rows),
         "calibration_mean_length": session.calibration.mean_length,
     }
@@ -68,4 +76,5 @@ def drop_duplicates(root: Path) -> None:
     """Remove what a stage kept for resuming and the root has as well: a finished run does not resume."""
     for stage in (root / "stages").iterdir():
         shutil.rmtree(stage / "model", ignore_errors=True)
-        (stage / MODEL).unlink(missing_ok=True)
+        if (root / MODEL).is_file():
+            (stage / MODEL).unlink(missing_ok=True)

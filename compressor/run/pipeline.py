@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import shutil
@@ -20,9 +19,11 @@ from compressor.model import checkpoint
 from compressor.plugin.registry import Registry
 from compressor.recipe.plan import Plan, Step
 from compressor.run import steps
+from compressor.run.calls import plugin_call
+from compressor.run.data import rows_digest
 from compressor.run.journal import Journal, chain
 from compressor.run.load import open_session
-from compressor.run.output import LOCK, build_report, drop_duplicates, write_output
+from compressor.run.output import LOCK, build_report, drop_duplicates, keep_recipe, write_output
 from compressor.run.preflight import check_runtime
 from compressor.run.session import Outcome, Session
 from compressor.verify.environment import environment
@@ -45,7 +46,12 @@ class Conditions:
 
     registry: Registry
     device: torch.device
-    announce: Announce = logger.info
+    announce: Announce = lambda _: None
+
+    def tell(self, line: str) -> None:
+        """Write a line to the run's log, and announce it."""
+        logger.info(line)
+        self.announce(line)
 
 
 @dataclass(frozen=True)
@@ -77,19 +83,21 @@ def run(plan: Plan, out: Path, conditions: Conditions, *, fresh: bool = False) -
         SetupError: onnxruntime or the asked provider is missing.
         CompressorError: a step cannot be done; finished stages stay for the next attempt.
     """
+    out = out.resolve()
+    work = out.with_name(f"{out.name}.partial-{plan.digest[:12]}")
     _check_output(out, fresh=fresh)
     check_runtime(plan)
     if CORE not in {plugin.entry_point for plugin in conditions.registry.plugins}:
         conditions.registry.register(steps, CORE)
-    work = out.resolve().with_name(f"{out.resolve().name}.partial-{plan.digest[:12]}")
     _make_directory(work)
-    with _alone(work), _tidied(work):
+    with _alone(out), _tidied(work):
+        _check_output(out, fresh=fresh)  # another process may have finished it before this one had the lock
         if fresh:
             shutil.rmtree(work)
-            work.mkdir()
+        _make_directory(work)
         with _log_file(work / "logs" / "run.log"):
             report = _run_stages(plan, work, conditions)
-        _publish(work, out.resolve())
+        _publish(work, out, fresh=fresh)
     drop_duplicates(out)
     return Finished(out, report)
 
@@ -131,13 +139,13 @@ def _tidied(work: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _alone(work: Path) -> Iterator[None]:
-    """Hold the run's lock: two processes must not write one directory."""
-    lock = FileLock(f"{work}.lock")
+def _alone(out: Path) -> Iterator[None]:
+    """Hold the lock of the output directory: two processes must not write one."""
+    lock = FileLock(f"{out}.lock")
     try:
         lock.acquire(timeout=0)
     except Timeout as error:
-        raise InputError(f"{work}: another process is at work on this run", hint="wait for it, or use -o") from error
+        raise InputError(f"{out}: another process is at work on this directory", hint="wait for it, or use -o") from error
     try:
         yield
     finally:
@@ -164,55 +172,70 @@ def _log_file(path: Path) -> Iterator[None]:
 
 
 def _run_stages(plan: Plan, work: Path, conditions: Conditions) -> dict[str, Any]:
-    announce = conditions.announce
-    announce(f"load {plan.recipe.model} on {conditions.device}")
+    conditions.tell(f"load {plan.recipe.model} on {conditions.device}")
+    keep_recipe(plan, work)
     session = open_session(plan, conditions.registry, work, conditions.device)
-    announce(
+    conditions.tell(
         f"calibrate on {len(session.calibration.rows)} rows of task '{session.task.name}', "
         f"{session.calibration.mean_length:.2f} tokens on average"
     )
-    journal = Journal(work, _root_fingerprint(session), plan.steps)
+    journal = Journal(work, _root_fingerprint(session, conditions.registry), plan.steps)
     for step in plan.steps:
-        _settle(step, session, journal, conditions)
+        if not _restored(step, session, journal, conditions):
+            _perform(step, session, journal, conditions)
     report = build_report(session)
     write_output(session, report)
     return report
 
 
-def _settle(step: Step, session: Session, journal: Journal, conditions: Conditions) -> None:
-    """Restore a finished step, or do it."""
-    announce = conditions.announce
+def _restored(step: Step, session: Session, journal: Journal, conditions: Conditions) -> bool:
+    """Put a finished step's results back; return False where there are none, or they cannot be read any more."""
     done = journal.finished(step)
-    if done is not None:
-        announce(f"{step.slug} was finished before ({done['seconds']:.1f} s)")
+    if done is None:
+        return False
+    try:
         steps.restore(step, session, seconds=done["seconds"], metrics=done["metrics"])
-        return
-    announce(repr(step))
+    except CompressorError as error:  # a machine that lost power may have kept the mark and lost the files
+        conditions.tell(f"{step.slug} was finished before, but its files are damaged and it is done again: {error}")
+        return False
+    conditions.tell(f"{step.slug} was finished before ({done['seconds']:.1f} s)")
+    return True
+
+
+def _perform(step: Step, session: Session, journal: Journal, conditions: Conditions) -> None:
+    conditions.tell(repr(step))
     journal.start(step)
     torch.manual_seed(session.seed)
-    outcome: Outcome = conditions.registry.hook.compressor_run_step(step=step, session=session)
-    metrics = json.loads(json.dumps(outcome.metrics))  # as a resumed run will read them
+    with plugin_call(step.component, f"step {step.slug}"):
+        outcome: Outcome = conditions.registry.hook.compressor_run_step(step=step, session=session)
+        metrics = json.loads(json.dumps(outcome.metrics, allow_nan=False))  # as a resumed run will read them
     journal.finish(step, seconds=outcome.seconds, metrics=metrics)
     steps.record(replace(outcome, metrics=metrics), session)
-    announce(f"{step.slug} took {outcome.seconds:.1f} s")
+    conditions.tell(f"{step.slug} took {outcome.seconds:.1f} s")
 
 
-def _root_fingerprint(session: Session) -> str:
-    """Hash what every stage depends on, the contents of the model and of the calibration rows included."""
-    rows = json.dumps([session.calibration.rows, session.calibration.batch_size], default=str)
+def _root_fingerprint(session: Session, registry: Registry) -> str:
+    """Hash what every stage depends on: the plan, and the contents of what it names."""
+    config: Any = session.teacher.config
+    kept = {name: value for name, value in config.to_dict().items() if name != "_name_or_path"}
     return chain(
         session.plan.digest,
         checkpoint.fingerprint(session.teacher),
-        hashlib.sha256(rows.encode()).hexdigest(),
+        json.dumps(kept, sort_keys=True, default=str),
+        rows_digest(session.calibration.rows),
+        rows_digest(session.validation),
+        str(registry.provider("family", session.family.name)),
         session.device.type,
         json.dumps(environment()["packages"], sort_keys=True),
     )
 
 
-def _publish(work: Path, out: Path) -> None:
+def _publish(work: Path, out: Path, *, fresh: bool) -> None:
     """Make ``out`` appear by one rename; an older one is moved aside first and removed last."""
     old = out.with_name(f"{out.name}.old-{work.name[-12:]}")
+    _check_output(out, fresh=fresh)
     if out.exists():
+        shutil.rmtree(old, ignore_errors=True)
         out.replace(old)
     work.replace(out)
     shutil.rmtree(old, ignore_errors=True)

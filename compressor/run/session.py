@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from compressor.model.masks import Masks
 from compressor.model.outputs import INPUTS
 
 if TYPE_CHECKING:
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
 
     from compressor.model.artifact import Artifact
     from compressor.model.groups import PrunableGroup
-    from compressor.model.masks import Masks
     from compressor.plugin.components import ModelFamily, Task
     from compressor.recipe.plan import Plan, Step
     from compressor.run.data import Calibration
@@ -46,8 +46,8 @@ class Session:
         family: the table of the model's architecture.
         task: data and metric.
         calibration: rows drawn once, by seed, from the task's train split.
+        source: directory of the checkpoint, in the hub's cache where it is a model of the hub.
         validation: every row of the task's validation split, where a step verifies.
-        masks: what was removed so far, in units of the dense model.
         artifacts: exported files by name, ``"model"`` and ``"dense"`` among them.
         outcomes: of the finished steps, in order.
     """
@@ -61,8 +61,8 @@ class Session:
     family: ModelFamily
     task: Task
     calibration: Calibration
+    source: Path
     validation: Sequence[Mapping[str, Any]] = ()
-    masks: Masks | None = None
     artifacts: dict[str, Artifact] = field(default_factory=dict)
     outcomes: list[Outcome] = field(default_factory=list)
 
@@ -75,6 +75,18 @@ class Session:
     def input_names(self) -> tuple[str, ...]:
         """What the model is fed: ``input_ids``, ``attention_mask`` and, if the tokenizer makes them, token types."""
         return tuple(name for name in INPUTS if name in self.calibration.rows[0])
+
+    @property
+    def masks(self) -> Masks:
+        """What is left of the dense model's units, per group of ``teacher``; all True before the first pruning."""
+        shapes = getattr(self.model.config, "pruned_shapes", None)
+        keep = {}
+        for group in self.family.groups(self.teacher):
+            keep[group.name] = torch.ones(group.units, dtype=torch.bool)
+            if shapes:
+                kept = torch.tensor(shapes[f"kept_{group.kind}"][group.index], dtype=torch.long)
+                keep[group.name] = torch.zeros(group.units, dtype=torch.bool).index_fill(0, kept, value=True)
+        return Masks(keep)
 
     @property
     def label2id(self) -> Mapping[str, int]:

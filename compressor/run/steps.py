@@ -43,7 +43,6 @@ def _prune(step: Step, session: Session) -> dict[str, Any]:
     difference = _removal_difference(session, pruned, shrunk)
     stage = _stage(step, session)
     checkpoint.save(shrunk, stage / "model")
-    pruned.masks.save(stage / "masks.safetensors")
     length = pruned.metrics.get("sequence", session.calibration.mean_length)
     figures = {
         **pruned.metrics,
@@ -55,7 +54,8 @@ def _prune(step: Step, session: Session) -> dict[str, Any]:
         },
         "removal_max_abs_diff": difference,
     }
-    session.model, session.masks = shrunk, pruned.masks
+    session.model = shrunk
+    session.masks.save(stage / "masks.safetensors")
     return figures
 
 
@@ -83,8 +83,7 @@ def _removal_difference(session: Session, pruned: Pruned, shrunk: torch.nn.Modul
 def _restore_prune(step: Step, session: Session, _: Mapping[str, Any]) -> None:
     stage = _stage(step, session)
     by_type = dict.fromkeys(session.family.model_types, session.family)
-    session.model = checkpoint.load(stage / "model", by_type).to(session.device)
-    session.masks = Masks.load(stage / "masks.safetensors")
+    session.model = checkpoint.load(stage / "model", by_type).to(session.device).requires_grad_(False)
 
 
 def _export(step: Step, session: Session) -> dict[str, Any]:
@@ -98,7 +97,7 @@ def _export(step: Step, session: Session) -> dict[str, Any]:
                 input_names=session.input_names,
                 output_name=OUTPUT_NAMES[session.task.head],
             )
-    return {name: _plain(artifact) for name, artifact in session.artifacts.items()}
+    return {"artifacts": {name: _plain(artifact) for name, artifact in session.artifacts.items()}}
 
 
 def _plain(artifact: Artifact) -> dict[str, Any]:
@@ -106,7 +105,7 @@ def _plain(artifact: Artifact) -> dict[str, Any]:
 
 
 def _restore_export(step: Step, session: Session, metrics: Mapping[str, Any]) -> None:
-    for name, fields in metrics.items():
+    for name, fields in metrics["artifacts"].items():
         names = {key: tuple(fields[key]) for key in ("input_names", "output_names")}
         artifact = Artifact(**{**fields, **names})
         session.artifacts[name] = replace(artifact, path=_stage(step, session) / artifact.path)

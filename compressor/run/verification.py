@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from compressor.model.runtime import SessionOptions, open_session
@@ -15,6 +16,7 @@ from compressor.plugin.components import Task
 from compressor.recipe.options import Verification
 from compressor.run.calls import plugin_call
 from compressor.run.data import collate
+from compressor.verify.environment import environment
 from compressor.verify.evaluate import Quality, compare, labels_of, onnx_outputs
 from compressor.verify.gates import Limits, check_gates, failed
 from compressor.verify.latency import LatencyRow, Protocol, Shape, measure
@@ -46,7 +48,7 @@ def verify(subject: Subject, options: Verification, *, seed: int) -> dict[str, A
     """Measure and judge.
 
     Returns:
-        Plain data: ``quality``, ``latency`` (a list of rows), ``bytes``, ``gates`` (a list) and ``passed``.
+        Plain data: ``environment``, ``quality``, ``latency`` (a list of rows), ``bytes``, ``gates`` (a list) and ``passed``.
 
     Raises:
         CompressorError: rows, files or the execution provider cannot be used.
@@ -63,6 +65,7 @@ def verify(subject: Subject, options: Verification, *, seed: int) -> dict[str, A
         macs=subject.macs_ratio,
     )
     return {
+        "environment": environment(),
         "quality": asdict(quality),
         "latency": [asdict(row) for row in latency],
         "bytes": sizes,
@@ -73,7 +76,8 @@ def verify(subject: Subject, options: Verification, *, seed: int) -> dict[str, A
 
 def measure_quality(subject: Subject, options: Verification, resampling: Resampling) -> Quality:
     """Score both files on the same validation rows."""
-    rows = subject.rows[: options.samples]
+    order = np.random.default_rng(resampling.seed).permutation(len(subject.rows))
+    rows = [subject.rows[index] for index in sorted(order[: options.samples])]
     session_options = SessionOptions(provider=options.provider, threads=0)
     dense, compressed = (
         onnx_outputs(

@@ -8,7 +8,18 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-PACKAGES = ("compressor-onnx", "torch", "transformers", "onnx", "onnxruntime", "onnxruntime-gpu", "numpy")
+PACKAGES = (
+    "compressor-onnx",
+    "torch",
+    "transformers",
+    "tokenizers",
+    "datasets",
+    "onnx",
+    "onnxscript",
+    "onnxruntime",
+    "onnxruntime-gpu",
+    "numpy",
+)
 FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "avx_vnni", "amx_int8", "amx_bf16", "asimddp", "i8mm", "bf16")
 """CPU features that matrix kernels are chosen by."""
 

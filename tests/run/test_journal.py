@@ -6,23 +6,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from compressor.run.journal import STAGE_FILE, Journal, chain
 
 
 @dataclass(frozen=True)
 class ToyStep:
     index: int
-    option: int = 0
 
     @property
     def slug(self) -> str:
         return f"{self.index + 1:02d}-toy"
 
 
-def journal(path: Path, *, root: str = "root", options: tuple[int, ...] = (0, 0, 0)) -> Journal:
-    steps: Any = tuple(ToyStep(index, option) for index, option in enumerate(options))
+def journal(path: Path, *, root: str = "root") -> Journal:
+    steps: Any = tuple(ToyStep(index) for index in range(3))
     return Journal(path, root, steps)
 
 
@@ -51,21 +48,11 @@ def test_a_half_written_stage_file_never_happened(tmp_path: Path):
     assert book.finished(book.steps[0]) is None
 
 
-@pytest.mark.parametrize(
-    "changed", [{"root": "other weights"}, {"options": (1, 0, 0)}], ids=["root", "an earlier step"]
-)
-def test_what_a_stage_depends_on_undoes_it(tmp_path: Path, changed: dict[str, Any]):
-    book = journal(tmp_path)
+def test_what_a_run_depends_on_undoes_its_stages(tmp_path: Path):
     for index in range(2):
-        finish(book, index)
-    other = journal(tmp_path, **changed)
-    assert other.finished(other.steps[1]) is None
-
-
-def test_a_later_step_does_not_undo_a_stage(tmp_path: Path):
-    finish(journal(tmp_path), 0)
-    other = journal(tmp_path, options=(0, 0, 7))
-    assert other.finished(other.steps[0]) is not None
+        finish(journal(tmp_path), index)
+    other = journal(tmp_path, root="other weights")
+    assert [other.finished(step) for step in other.steps[:2]] == [None, None]
 
 
 def test_starting_a_stage_forgets_the_later_ones(tmp_path: Path):
