@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterable
 from dataclasses import dataclass
 from difflib import get_close_matches
+
+RAN_OUT_TEXTS = ("can't allocate memory", "No space left on device")
+"""What torch and safetensors, whose errors have no numbers, say when memory or the disk ran out."""
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
@@ -68,3 +72,11 @@ class PluginError(CompressorError):
     """A plugin failed; the message names it and its provider (exit code 4)."""
 
     exit_code = 4
+
+
+def ran_out(error: BaseException) -> bool:
+    """Tell whether memory (the machine's or the GPU's) or the disk ran out; torch is not imported to find out."""
+    if isinstance(error, OSError):
+        return error.errno in {errno.ENOSPC, errno.EDQUOT, errno.ENOMEM}
+    named = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    return named or any(text in str(error) for text in RAN_OUT_TEXTS)

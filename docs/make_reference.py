@@ -28,7 +28,7 @@ def reference() -> str:
 
 def commands() -> Iterator[str]:
     """Yield the help of every verb."""
-    with click.Context(main, info_name="compress") as parent:
+    with click.Context(main, info_name="compress", **main.context_settings) as parent:
         for verb in VERBS:
             command = main.get_command(parent, verb)
             if command is None:

@@ -160,6 +160,17 @@ RECIPES = {
         recipe("target: {macs: 0.5}", "target: {macs: [0.8, 0.4]}"),
         r"recipe.yaml:6  steps.0.prune.target.macs: expected a number in \(0, 1\], got .*0.8.*",
     ),
+    "second verify": Broken(
+        recipe("gates: {macs: 0.5}}", "gates: {macs: 0.5}}\n  - verify"),
+        r"recipe.yaml:9  steps.3.verify: expected one verify step in a recipe, this is another",
+    ),
+    "a name that leaves the directory": Broken(
+        recipe("name: toy", "name: ../toy"), r"recipe.yaml:1  name: expected letters, digits, .*; got '../toy'"
+    ),
+    "a subset misspelt": Broken(
+        recipe(FILES, MNLI.replace("mnli", "mnl")),
+        r"recipe.yaml:3  task.subset: expected one of .*, got 'mnl'; did you mean 'mnli'\?",
+    ),
     "verify before export": Broken(
         recipe("  - export: {format: onnx}\n", ""), r"recipe.yaml:7  steps.1.verify: expected after an export step.*"
     ),
@@ -216,13 +227,13 @@ RUNS = {
     ),
     "classes of another task": Broken(
         recipe(FILES, MNLI),
-        r"./checkpoint: the task needs 3 outputs of the classification head, the checkpoint's config.json says 2",
+        r"checkpoint: the task needs 3 outputs of the classification head, the checkpoint's config.json says 2",
     ),
     "tokenizer missing": Broken(
         remove("checkpoint/tokenizer.json", "checkpoint/tokenizer_config.json"),
-        r"./checkpoint: no tokenizer: none of tokenizer.json, .* is there",
+        r"checkpoint: no tokenizer: none of tokenizer.json, .* is there",
     ),
-    "tokenizer broken": Broken(cut("checkpoint/tokenizer.json", 100), r"./checkpoint: no usable tokenizer: [^\n]*"),
+    "tokenizer broken": Broken(cut("checkpoint/tokenizer.json", 100), r"checkpoint: no usable tokenizer: [^\n]*"),
     "tokenizer of a larger model": Broken(
         checkpoint(vocab_size=9), r"./checkpoint: the tokenizer gives token \d+, the model knows tokens 0 to 8"
     ),
@@ -262,9 +273,9 @@ RUNS = {
         r"owner/model: no such directory, and the hub cannot give the model: [^\n]*\n  next: [^\n]* -m[ ,].*",
         3,
     ),
-    "output directory there": Broken(lambda: Path("out").mkdir(), r"out: exists already; nothing is overwritten"),
+    "output directory there": Broken(lambda: Path("out").mkdir(), r"\S+/out: exists already; nothing is overwritten"),
     "output in place of a file": Broken(
-        write("out", "mine"), r"out: exists and has no recipe.lock.yaml; --fresh replaces only .*", 2, ("--fresh",)
+        write("out", "mine"), r"\S+/out: exists and has no recipe.lock.yaml; --fresh replaces only .*", 2, ("--fresh",)
     ),
     "output below a file": Broken(nothing, r".*: this directory cannot be made: .*", 2, ("-o", "train.csv/out")),
 }
@@ -289,6 +300,13 @@ def test_a_broken_recipe_is_refused_with_one_message(name: str, verb: str, here:
     before = tree(here)
     assert_one_message(compress(verb, "recipe.yaml", *RECIPES[name].arguments), RECIPES[name])
     assert tree(here) == before
+
+
+def test_a_home_directory_is_spelt_out(here: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("HOME", str(here))
+    recipe(FILES, FILES.replace(": train.csv", ": ~/train.csv"))()
+    (task,) = [line for line in compress("plan", "recipe.yaml").stdout.splitlines() if line.startswith("  load ")]
+    assert f"train='{here}/train.csv'" in task
 
 
 @pytest.mark.parametrize("name", RUNS)
@@ -327,6 +345,108 @@ def test_a_plugin_that_breaks_is_named_and_leaves_nothing_that_looks_finished(
     assert unfinished.name.startswith("out.partial-")
     assert not list(unfinished.rglob("stage.json"))
     assert "Traceback" in (unfinished / "logs" / "run.log").read_text()
+
+
+RETURNING = """
+import torch
+from compressor.errors import CompressorError
+from compressor.model.masks import Masks
+from compressor.plugin import Pruned, PruningMethod, hookimpl
+
+class Returning(PruningMethod):
+    name = "returning"
+    what: str
+
+    def prune(self, session):
+        masks = session.masks
+        (first, mask), *_ = masks.keep.items()
+        weight = dict(session.model.named_parameters())["classifier.bias"]
+        match self.what:
+            case "all":
+                return Pruned(masks)
+            case "nothing":
+                return None
+            case "plain masks":
+                return Pruned(masks.keep)
+            case "unknown mask":
+                return Pruned(Masks({"nowhere": mask}))
+            case "long mask":
+                return Pruned(Masks({first: mask.repeat(2)}))
+            case "numbers as mask":
+                return Pruned(Masks({first: mask.float()}))
+            case "unknown weight":
+                return Pruned(masks, {"nowhere": weight})
+            case "long weight":
+                return Pruned(masks, {"classifier.bias": weight.repeat(2)})
+            case "weight not finite":
+                return Pruned(masks, {"classifier.bias": weight.detach() * float("nan")})
+            case "no memory":
+                return torch.empty(2**55)
+            case "no solution":
+                raise CompressorError("not finite")
+
+@hookimpl
+def compressor_components():
+    yield Returning
+"""
+
+
+@pytest.mark.parametrize(
+    ("what", "code", "message"),
+    [
+        ("nothing", 4, "prune returned NoneType; expected Pruned(masks=Masks)"),
+        ("plain masks", 4, "prune returned masks of type dict; expected Pruned(masks=Masks)"),
+        ("unknown mask", 4, "mask 'nowhere': the model has no such group"),
+        ("long mask", 4, "expected shape (4,), got (8,)"),
+        ("numbers as mask", 4, "failed: TypeError: mask "),
+        ("unknown weight", 4, "weight 'nowhere': the model has no such parameter"),
+        ("long weight", 4, "weight 'classifier.bias': expected shape (2,) of the unpruned model, got (4,)"),
+        ("weight not finite", 4, "removing the masked units changed the model's output by nan"),
+        ("no solution", 4, "(returning_plugin): not finite"),
+        ("no memory", 3, "error: "),
+    ],
+)
+def test_what_a_method_must_not_return_is_its_error_and_lack_of_memory_is_not(
+    here: Path, monkeypatch: pytest.MonkeyPatch, what: str, code: int, message: str
+):
+    install(here / "site", "unlucky", {"unlucky": "returning_plugin"}, modules={"returning_plugin": RETURNING})
+    monkeypatch.syspath_prepend(here / "site")
+    step = f"steps.0.prune={{method: returning, what: {what}}}"
+    result = compress("apply", "recipe.yaml", "-o", "out", "--set", step)
+    assert result.exit_code == code, result.output
+    assert message in result.stderr
+    assert ("error: step 01-prune: method 'returning' (returning_plugin)" in result.stderr) == (code == 4)
+    assert ("  traceback: " in result.stderr) == (code == 4)
+    assert not list(here.rglob("stage.json"))
+
+
+@pytest.mark.parametrize(("method", "place"), [("groups", "loading the model"), ("after_shrink", "step 01-prune")])
+def test_a_family_that_breaks_is_named(here: Path, monkeypatch: pytest.MonkeyPatch, method: str, place: str):
+    from compressor_plugins.families.bert import Bert
+
+    def breaking(_: Any, __: Any) -> None:
+        raise ZeroDivisionError("a bug in the family")
+
+    install(here / "site", "lucky", {"lucky": "returning_plugin"}, modules={"returning_plugin": RETURNING})
+    monkeypatch.syspath_prepend(here / "site")
+    monkeypatch.setattr(Bert, method, breaking)
+    step = "steps.0.prune={method: returning, what: all}"
+    result = compress("apply", "recipe.yaml", "-o", "out", "--set", step)
+    assert result.exit_code == 4
+    assert f"error: {place}: family 'bert' (compressor_plugins.families.bert) failed: Zero" in result.stderr
+
+
+@pytest.mark.parametrize("command", [("apply", "recipe.yaml", "-o", "out"), ("inspect", "checkpoint")])
+def test_an_unknown_family_names_the_plugins_that_failed(
+    here: Path, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...]
+):
+    install(here / "site", "unlucky", {"t5s": "broken_family"}, modules={"broken_family": "import nothing_like_it"})
+    monkeypatch.syspath_prepend(here / "site")
+    config(model_type="t5")()
+    result = compress(*command)
+    assert result.exit_code == 4
+    assert "error: checkpoint/config.json: model_type 't5' belongs to no installed family" in result.stderr
+    assert "  plugin 't5s' of unlucky 1.0 (broken_family) failed to load: ModuleNotFoundError" in result.stderr
 
 
 def test_a_task_that_breaks_is_named(here: Path, monkeypatch: pytest.MonkeyPatch):

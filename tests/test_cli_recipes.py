@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +18,17 @@ from tests.plugin.distributions import TOYS, install
 from tests.recipe.conftest import GOOD
 
 ROOT = Path(__file__).parents[1]
+DOUBLE = """
+from compressor.plugin import hookimpl
+from tests.plugin.toy_plugin import Magnitude
+
+class Double(Magnitude):
+    name = "taylor"
+
+@hookimpl
+def compressor_components():
+    yield Double
+"""
 HEAVY = ("torch", "transformers", "onnx", "onnxruntime", "datasets")
 
 
@@ -60,6 +72,13 @@ def test_every_verb_of_the_table_is_a_command_of_that_name():
     with click.Context(main) as context:
         commands = {verb: main.get_command(context, verb) for verb in VERBS}
     assert {command.name for command in commands.values() if command} == set(VERBS)
+
+
+def test_the_help_of_a_verb_is_its_line_in_the_table():
+    table = " ".join(compress("--help").output.split())
+    for verb, (_, text) in VERBS.items():
+        assert text in table
+        assert text in " ".join(compress(verb, "-h").output.split())
 
 
 def test_a_misspelt_command_is_a_usage_error_with_a_suggestion():
@@ -167,6 +186,18 @@ def test_plugins_names_what_failed_and_goes_on(toys: Path):
     assert compress("check", recipe(toys)).exit_code == 0
 
 
+def test_plugins_shows_two_that_clash_and_other_verbs_refuse(toys: Path):
+    install(toys / "site", "zz-double", {"zz": "double_for_cli"}, modules={"double_for_cli": DOUBLE})
+    shown = compress("plugins")
+    assert shown.exit_code == 0
+    assert re.search(r"plugin '(zz|toys)' of .* failed to load: criterion 'taylor' is provided twice: by", shown.stdout)
+    for verb in (("check", recipe(toys)), ("components",), ("schema",)):
+        result = compress(*verb)
+        assert result.exit_code == 4
+        assert "toy-distribution 2.5" in result.stderr
+        assert "zz-double 1.0" in result.stderr
+
+
 def test_a_recipe_that_needs_a_failed_plugin_ends_with_4(toys: Path):
     install(toys / "site", "unlucky", {"obs": "broken_for_cli"}, modules={"broken_for_cli": "import nothing_like_it"})
     result = compress("check", recipe(toys, GOOD.replace("method: toy", "method: obs")))
@@ -189,13 +220,35 @@ def test_schema_is_json_over_what_is_installed(toys: Path):
         (type("OutOfMemoryError", (RuntimeError,), {})("CUDA: no\nmore"), 3, "error: CUDA: no\n"),  # as torch calls it
         (MemoryError(), 3, "error: out of memory\n"),
         (OSError(28, "No space left on device"), 3, "error: [Errno 28] No space left on device\n"),
-        (KeyboardInterrupt(), 130, "interrupted; the same command resumes\n"),
+        (KeyboardInterrupt(), 130, "interrupted\n"),
     ],
 )
 def test_an_error_becomes_a_message_and_its_exit_code(error: BaseException, code: int, text: str):
     result = CliRunner().invoke(raising(error), ["plugins"])
     assert (result.exit_code, result.stdout) == (code, "")
     assert result.stderr.startswith(text)
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), MemoryError()])
+def test_only_an_interrupted_apply_is_said_to_resume(error: BaseException):
+    said = {verb: CliRunner().invoke(raising(error), [verb]).stderr for verb in VERBS}
+    assert {verb for verb in VERBS if "the same command resumes" in said[verb]} == {"apply"}
+
+
+def test_what_a_plugin_raised_is_in_the_file_that_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    error = PluginError("the baker failed", hint="ask the baker")
+    error.__cause__ = ZeroDivisionError("no flour")
+    log = tmp_path / "compressor" / "error.log"
+    result = CliRunner().invoke(raising(error), ["plugins"])
+    assert result.stderr == f"error: the baker failed\n  next: ask the baker\n  traceback: {log}\n"
+    assert "ZeroDivisionError: no flour" in log.read_text()
+
+
+def test_a_plugin_error_without_a_cause_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    assert "traceback" not in CliRunner().invoke(raising(PluginError("two bakers")), ["plugins"]).stderr
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_bug_ends_with_70_one_line_and_the_traceback_in_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

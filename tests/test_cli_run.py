@@ -18,6 +18,7 @@ from click.testing import CliRunner, Result
 
 from compressor.cli import main
 from compressor.model import runtime
+from compressor.run.output import LOCK
 from compressor.testing import tiny_checkpoint
 from tests.plugin.distributions import install
 from tests.toys import toy_recipe
@@ -131,7 +132,8 @@ def test_the_same_command_resumes_into_the_default_directory_with_only_progress_
 def test_json_is_all_that_is_on_stdout(runs: Runs, out: Path):
     report = json.loads(runs.resumed.stdout)
     written = json.loads((out / "report.json").read_text())
-    assert written == {"schema_version": 1, **report}
+    assert written == report
+    assert report["schema_version"] == 1
     assert report["passed"] is True
     assert (report["recipe"]["model"], report["recipe"]["task"]["max_length"]) == ("./checkpoint", 24)
     assert report["quality"]["rows"] == 30
@@ -146,7 +148,7 @@ def test_overrides_are_in_the_lock_file(out: Path):
 def test_an_existing_directory_is_refused():
     result = compress(*APPLY, *ASKED)
     assert (result.exit_code, result.stdout) == (2, "")
-    assert result.stderr.startswith("error: runs/toy: exists already; nothing is overwritten\n  next: ")
+    assert re.match(r"error: \S+/runs/toy: exists already; nothing is overwritten\n  next: ", result.stderr)
 
 
 def test_a_failed_gate_ends_with_1_and_the_files_are_written(
@@ -204,9 +206,10 @@ def test_verify_repeats_the_measurement_and_writes_nothing(out: Path):
 
 def test_verify_ends_with_1_when_a_gate_fails(out: Path, tmp_path: Path):
     strict = shutil.copytree(out, tmp_path / "strict")
-    recipe, changed = re.subn(r"(gates:\s+macs:) 0.5", r"\1 0.1", (strict / "recipe.yaml").read_text())
+    text = (strict / LOCK).read_text()
+    lock, changed = re.subn(r"(gates:(?:\s+\w+: null)*\s+macs:) 0.5", r"\1 0.1", text)
     assert changed == 1
-    (strict / "recipe.yaml").write_text(recipe)
+    (strict / LOCK).write_text(lock)
     result = compress("verify", str(strict), "--rounds", "3", "--sequence", "4")
     assert result.exit_code == 1
     assert result.stdout.rstrip().endswith("FAILED: 1 of 1 gates failed")
@@ -216,7 +219,7 @@ def test_verify_ends_with_1_when_a_gate_fails(out: Path, tmp_path: Path):
     ("arguments", "message"),
     [
         (("verify", "nowhere"), "nowhere: no such directory"),
-        (("verify", "checkpoint"), "checkpoint: not a finished run with an exported model: recipe.yaml, "),
+        (("verify", "checkpoint"), "checkpoint: not a finished run with an exported model: recipe.lock.yaml, "),
         (
             ("verify", "runs/toy", "--sequence", "300"),
             "runs/toy: a sequence of 300 tokens: the model has 160 positions",
@@ -239,6 +242,20 @@ def test_what_cannot_be_measured_again_is_one_error(
     assert (result.exit_code, result.stdout) == (2, "")
     assert result.stderr.startswith(f"error: {message}")
     assert capfd.readouterr() == ("", ""), "a library wrote past the command line"
+
+
+@pytest.mark.parametrize("verb", ["bench", "verify"])
+@pytest.mark.parametrize("wrong", [("--batch", "0"), ("--sequence", "1"), ("--threads", "-1"), ("--rounds", "2")])
+@pytest.mark.usefixtures("out")
+def test_a_shape_that_cannot_be_measured_is_a_usage_error(verb: str, wrong: tuple[str, str]):
+    result = compress(verb, "runs/toy", *wrong)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert f"Invalid value for '{wrong[0]}'" in result.stderr
+
+
+def test_threads_0_leave_the_choice_to_onnxruntime(out: Path):
+    result = compress("bench", str(out), "--rounds", "3", "--sequence", "2", "--threads", "0", "--json")
+    assert {row["threads"] for row in json.loads(result.stdout)["latency"]} == {0}
 
 
 def test_bench_times_a_run_against_its_own_dense_model(out: Path):

@@ -8,19 +8,23 @@ from typing import Any
 import click
 
 from compressor.cli.boundary import exit_codes
+from compressor.errors import did_you_mean
 
 VERBS = {
-    "apply": ("compressor.cli.run:apply", "Run a recipe: a fine-tuned encoder in, a verified ONNX model out."),
-    "check": ("compressor.cli.recipes:check", "Check recipes; every mistake with its line. Loads no model."),
-    "plan": ("compressor.cli.recipes:plan", "Show the stages and the plugin calls that a recipe means."),
-    "verify": ("compressor.cli.run:verify", "Measure a run directory again: metric, latency, sizes, gates."),
-    "bench": ("compressor.cli.run:bench", "Time ONNX models against each other, interleaved in one process."),
-    "inspect": ("compressor.cli.run:inspect", "Show what a model or a run directory is: shapes, sizes, parameters."),
-    "components": ("compressor.cli.recipes:components", "List what recipes can name, or explain it with its options."),
+    "apply": (
+        "compressor.cli.run:apply",
+        "Run a recipe: prune, export, verify. Resumes a killed run of the same recipe.",
+    ),
+    "check": ("compressor.cli.recipes:check", "Check recipes; report every mistake with its line. Loads no model."),
+    "plan": ("compressor.cli.recipes:plan", "Show the stages of a recipe and the plugin call of each step."),
+    "verify": ("compressor.cli.run:verify", "Measure a finished run again on this machine: metric, latency, gates."),
+    "bench": ("compressor.cli.run:bench", "Time ONNX files or run directories against the first one, interleaved."),
+    "inspect": ("compressor.cli.run:inspect", "Show what a checkpoint, a run directory or an ONNX file holds."),
+    "components": ("compressor.cli.recipes:components", "List what recipes can name, or explain one with its options."),
     "plugins": ("compressor.cli.recipes:plugins", "List the installed plugins, with those that failed to load."),
     "schema": ("compressor.cli.recipes:schema", "Print the JSON Schema of a recipe, for editors."),
 }
-"""Verb -> where it lives ("module:function") and its line of help."""
+"""Verb -> where it lives ("module:function") and its help, in the table and on its own page."""
 
 
 class LazyGroup(click.Group):
@@ -36,8 +40,10 @@ class LazyGroup(click.Group):
         del ctx
         if cmd_name not in VERBS:
             return None
-        module, function = VERBS[cmd_name][0].split(":")
+        place, text = VERBS[cmd_name]
+        module, function = place.split(":")
         command: click.Command = getattr(import_module(module), function)
+        command.help = text
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -51,14 +57,12 @@ class LazyGroup(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Find the verb, or say which one may be meant."""
         if args[0] not in VERBS and not args[0].startswith("-"):
-            from compressor.errors import did_you_mean
-
             ctx.fail(f"unknown command '{args[0]}'{did_you_mean(args[0], VERBS)}")
         return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the verb inside the boundary; the number it returns is the exit code."""
-        with exit_codes():
+        with exit_codes(ctx):
             code = super().invoke(ctx)
         if code:
             ctx.exit(code)
@@ -67,7 +71,7 @@ class LazyGroup(click.Group):
 @click.group(
     cls=LazyGroup,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
-    epilog="Exit codes: 0 all gates passed, 1 a gate failed, 2 usage or recipe, 3 environment, 4 a plugin failed, "
+    epilog="Exit codes: 0 no gate failed, 1 a gate failed, 2 usage or recipe, 3 environment, 4 a plugin failed, "
     "70 a bug of ours, 130 interrupted.",
 )
 @click.version_option(package_name="compressor-onnx", prog_name="compress")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import platform
 import sys
@@ -15,18 +14,22 @@ from pathlib import Path
 
 import click
 
-from compressor.errors import CompressorError, RecipeError, SetupError
+from compressor.errors import CompressorError, PluginError, RecipeError, SetupError, ran_out
 
 BUG = 70
 INTERRUPTED = 130
 
 
 @contextmanager
-def exit_codes() -> Iterator[None]:
+def exit_codes(context: click.Context) -> Iterator[None]:
     """Turn what is raised inside into a message on stderr and an exit code.
 
     A ``CompressorError`` ends with its own code, an interrupt with 130, memory or disk running out with 3, anything
-    else with 70: one line on screen, the traceback in a log file. Click's own errors and exits pass.
+    else with 70: one line on screen. What a plugin raised and what nobody foresaw leave a traceback in a log file.
+    Click's own errors and exits pass.
+
+    Args:
+        context: of the command line; it knows the verb when something was raised.
     """
     try:
         yield
@@ -34,18 +37,25 @@ def exit_codes() -> Iterator[None]:
         raise
     except CompressorError as error:
         show(error)
+        if isinstance(error, PluginError) and error.__cause__ is not None:
+            click.echo(f"  traceback: {write_log(error)}", err=True)
         raise click.exceptions.Exit(error.exit_code) from error
     except (KeyboardInterrupt, click.Abort) as error:
-        click.echo("interrupted; the same command resumes", err=True)
+        click.echo(f"interrupted{_resuming(context)}", err=True)
         raise click.exceptions.Exit(INTERRUPTED) from error
     except Exception as error:
         if ran_out(error):
-            show(SetupError(first_line(error) or "out of memory", hint="free memory or disk; the same command resumes"))
+            hint = f"free memory or disk{_resuming(context)}"
+            show(SetupError(first_line(error) or "out of memory", hint=hint))
             raise click.exceptions.Exit(SetupError.exit_code) from error
         log = write_log(error)
         click.secho("internal error: ", fg="red", nl=False, err=True)
         click.echo(f"{type(error).__name__}: {first_line(error)} (traceback in {log}; please report it)", err=True)
         raise click.exceptions.Exit(BUG) from error
+
+
+def _resuming(context: click.Context) -> str:
+    return "; the same command resumes" if context.invoked_subcommand == "apply" else ""
 
 
 def show(error: CompressorError) -> None:
@@ -61,12 +71,6 @@ def show(error: CompressorError) -> None:
 def echo_progress(message: str) -> None:
     """Write one line about what is happening to stderr."""
     click.echo(message, err=True)
-
-
-def ran_out(error: Exception) -> bool:
-    """Tell whether memory (the machine's or the GPU's) or the disk ran out; torch is not imported to find out."""
-    out_of_memory = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
-    return out_of_memory or (isinstance(error, OSError) and error.errno == errno.ENOSPC)
 
 
 def first_line(error: BaseException) -> str:

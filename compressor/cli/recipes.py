@@ -14,19 +14,15 @@ from rich.console import Console
 from rich.table import Table
 
 from compressor.cli.boundary import show
+from compressor.cli.options import json_option, model_option, set_option
 from compressor.errors import InputError, RecipeError, did_you_mean
 from compressor.plugin import Registry
 from compressor.plugin.registry import Registered
 from compressor.recipe.expect import describe, option_schema
 from compressor.recipe.loader import load_recipe
-from compressor.recipe.plan import VERBS, Plan, compile_plan, core_provider
+from compressor.recipe.plan import Plan, compile_plan, core_provider
 from compressor.recipe.schema import recipe_schema
-
-json_option = click.option("--json", "as_json", is_flag=True, help="Write the result to stdout as JSON.")
-model_option = click.option("-m", "--model", help="Hub id or directory; replaces the recipe's model.")
-set_option = click.option(
-    "--set", "overrides", multiple=True, metavar="PATH=VALUE", help="Replace one value: steps.0.prune.target.macs=0.5"
-)
+from compressor.recipe.verbs import VERBS
 
 
 def console() -> Console:
@@ -56,7 +52,7 @@ def write_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
 @set_option
 @json_option
 def check(recipes: tuple[str, ...], model: str | None, overrides: tuple[str, ...], *, as_json: bool) -> int:
-    """Check recipes and report every mistake with its line, before any model is loaded."""
+    """Return 2 when a recipe has mistakes."""
     registry = Registry.load()
     results = []
     for path in recipes:
@@ -81,7 +77,7 @@ def check(recipes: tuple[str, ...], model: str | None, overrides: tuple[str, ...
 @set_option
 @json_option
 def plan(recipe: str, model: str | None, overrides: tuple[str, ...], *, as_json: bool) -> None:
-    """Show the stages of a recipe and the plugin call of each step, with remarks. Loads no model."""
+    """Write the plan as lines or as JSON."""
     compiled = compile_plan(load_recipe(recipe, model=model, overrides=overrides), Registry.load())
     if as_json:
         write_json(plan_data(compiled))
@@ -127,7 +123,7 @@ def plan_text(plan: Plan) -> str:
 @click.argument("word", metavar="[KIND|NAME]", required=False)
 @json_option
 def components(word: str | None, *, as_json: bool) -> None:
-    """List what recipes can name, all or of one KIND, or explain the component NAME with its options."""
+    """Write a table, or the parts of every component of the name."""
     core = [
         Registered(verb.component.kind, verb.component.name, verb.component, core_provider(verb.component))
         for verb in VERBS.values()
@@ -200,8 +196,8 @@ def component_text(one: Registered) -> str:
 @click.option("--requirements", is_flag=True, help="Print the plugins' distributions as pip requirements.")
 @json_option
 def plugins(*, requirements: bool, as_json: bool) -> None:
-    """List the installed plugins: entry point, provider, components; and those that failed to load, with the reason."""
-    registry = Registry.load()
+    """Write a table, and a line for every plugin that failed to load or clashes with another."""
+    registry = Registry.load(strict=False)
     if requirements:
         providers = [plugin.provider for plugin in registry.plugins]
         pins = sorted({f"{provider.distribution}=={provider.version}" for provider in providers})
@@ -234,5 +230,5 @@ def plugins(*, requirements: bool, as_json: bool) -> None:
 
 @click.command()
 def schema() -> None:
-    """Print the JSON Schema of a recipe over everything installed, for editors."""
+    """Write the schema."""
     write_json(recipe_schema(Registry.load()))

@@ -9,16 +9,21 @@ from typing import Any, Literal
 import click
 
 from compressor.cli.boundary import echo_progress
+from compressor.cli.options import json_option, model_option, set_option
 from compressor.plugin import Registry
 from compressor.recipe.loader import load_recipe
 from compressor.recipe.options import Verification
 from compressor.recipe.plan import compile_plan
 
-json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on stdout.")
 shapes = (
     click.option("--batch", multiple=True, type=click.IntRange(1), help="Samples per call; repeatable."),
-    click.option("--sequence", multiple=True, type=click.IntRange(1), help="Tokens per sample; repeatable."),
-    click.option("--threads", multiple=True, type=click.IntRange(1), help="Intra-op threads; repeatable."),
+    click.option("--sequence", multiple=True, type=click.IntRange(2), help="Tokens per sample; repeatable."),
+    click.option(
+        "--threads",
+        multiple=True,
+        type=click.IntRange(0),
+        help="Intra-op threads, 0 = onnxruntime's choice; repeatable.",
+    ),
     click.option("--rounds", type=click.IntRange(3), help="Interleaved rounds per shape."),
 )
 
@@ -32,9 +37,9 @@ def shape_options(command: Any) -> Any:
 
 @click.command(name="apply")
 @click.argument("recipe", type=click.Path(path_type=Path))
-@click.option("-m", "--model", help="Hub id or directory; replaces the recipe's.")
+@model_option
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Directory to make; default: runs/NAME.")
-@click.option("--set", "overrides", multiple=True, metavar="PATH=VALUE", help="Replace one value of the recipe.")
+@set_option
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
 @click.option("--fresh", is_flag=True, help="Start over, and replace the output directory when finished.")
 @json_option
@@ -48,7 +53,7 @@ def apply(
     fresh: bool,
     as_json: bool,
 ) -> int:
-    """Run a recipe: prune, export, verify. Resumes a killed run of the same recipe."""
+    """Return 1 when a gate failed."""
     registry = Registry.load()
     plan = compile_plan(load_recipe(recipe, model=model, overrides=overrides), registry)
     for lint in plan.lints:
@@ -70,7 +75,7 @@ def apply(
 @shape_options
 @json_option
 def verify(*, directory: Path, as_json: bool, **shape: Any) -> int:
-    """Check a finished run again on this machine: metric, latency, gates."""
+    """Return 1 when a gate failed."""
     from compressor.run.again import verify_again
     from compressor.verify.report import render
 
@@ -87,7 +92,7 @@ def verify(*, directory: Path, as_json: bool, **shape: Any) -> int:
 def bench(
     *, models: tuple[Path, ...], provider: Literal["cpu", "cuda", "tensorrt"], as_json: bool, **shape: Any
 ) -> None:
-    """Time ONNX files (or run directories) against the first one, interleaved."""
+    """Write the table of latencies."""
     from compressor.run.again import bench_files
     from compressor.verify.report import render
 
@@ -101,7 +106,7 @@ def bench(
 @click.option("--sequence", type=click.FloatRange(min=1), default=128, show_default=True, help="Tokens MACs count.")
 @json_option
 def inspect(*, path: Path, sequence: float, as_json: bool) -> None:
-    """Show what a checkpoint, a run directory or an ONNX file holds."""
+    """Write what is found."""
     from compressor.run.inspection import inspect_path
     from compressor.verify.report import render
 

@@ -140,6 +140,8 @@ def _model_class(config: Any) -> Any:
 
 def _load(model_class: Any, directory: Path, config: Any, families: Mapping[str, Family]) -> nn.Module:
     weight_files(directory)
+    config.return_dict = True  # outputs are read by name
+    config.chunk_size_feed_forward = 0  # hooks must see the whole FFN input at once
     family = families[config.model_type]
     try:
         with _quiet():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,9 +16,15 @@ OUTPUT_NAMES: Mapping[str, str] = {
 """Name of the output, in torch and in the exported graph, by the model's head."""
 
 
+def accepted_inputs(model: nn.Module) -> tuple[str, ...]:
+    """Return which of ``INPUTS`` the model's forward names: a tokenizer may give token types DistilBERT has no use for."""
+    parameters = inspect.signature(model.forward).parameters
+    return tuple(name for name in INPUTS if name in parameters)
+
+
 def raw_output(model: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
     """Run the model on a batch's inputs; return logits (B, C), or the last hidden state (B, T, D) of a bare encoder."""
-    outputs: Any = model(**{name: batch[name] for name in INPUTS if name in batch})
+    outputs: Any = model(**{name: batch[name] for name in accepted_inputs(model) if name in batch})
     logits: Tensor | None = getattr(outputs, "logits", None)
     return outputs.last_hidden_state if logits is None else logits
 

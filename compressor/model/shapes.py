@@ -38,6 +38,20 @@ def record(config: Any, groups: Sequence[PrunableGroup], kept: Mapping[str, Sequ
         setattr(config, FIELD, shapes)
 
 
+def kept_ids(config: Any, groups: Sequence[PrunableGroup]) -> dict[str, list[int]]:
+    """Return, per group name, the ids in the dense model of the units that a model with this config has.
+
+    Args:
+        config: of any model.
+        groups: of the model that was never pruned further; where the config says nothing, all their units.
+    """
+    shapes = getattr(config, FIELD, None)
+    return {
+        group.name: list(shapes[f"kept_{group.kind}"][group.index]) if shapes else list(range(group.units))
+        for group in groups
+    }
+
+
 def counts(config: Any, groups: Sequence[PrunableGroup]) -> dict[str, int]:
     """Read from a config how many units each group of the dense model keeps.
 

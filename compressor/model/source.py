@@ -22,6 +22,10 @@ WANTED = ("*.json", "*.safetensors", "*.txt", "*.model")
 """What a run reads of a repository on the hub: config, weights, tokenizer."""
 
 
+class UnknownModelTypeError(InputError):
+    """No installed family covers the checkpoint's ``model_type``."""
+
+
 def local_directory(model: str, revision: str | None = None) -> Path:
     """Return the directory of a checkpoint, downloading a model of the hub into its cache first.
 
@@ -75,7 +79,8 @@ def checkpoint_config(directory: Path, model_types: Iterable[str]) -> Any:
     """Read ``config.json`` as a transformers config.
 
     Raises:
-        InputError: it is not JSON, names a ``model_type`` that no installed family covers, or has unusable values.
+        UnknownModelTypeError: it names a ``model_type`` that no installed family covers.
+        InputError: it is not JSON, or has unusable values.
     """
     path = directory / CONFIG
     supported = sorted(model_types)
@@ -87,7 +92,7 @@ def checkpoint_config(directory: Path, model_types: Iterable[str]) -> Any:
             hint="name the directory that save_pretrained wrote",
         ) from error
     if model_type not in supported:
-        raise InputError(
+        raise UnknownModelTypeError(
             f"{path}: model_type '{model_type}' belongs to no installed family; supported: {', '.join(supported)}"
             f"{did_you_mean(str(model_type), supported)}",
             hint="compress components family lists the families; a plugin can add one",

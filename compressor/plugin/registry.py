@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, NamedTuple, cast
 
@@ -30,14 +31,23 @@ class Provider:
 
 @dataclass(frozen=True)
 class PluginFailure:
-    """A plugin that is installed and cannot be used, and why."""
+    """A plugin that is installed and cannot be used, why, and what it raised."""
 
     entry_point: str
     provider: Provider
     error: str
+    cause: BaseException | None = field(default=None, repr=False, compare=False)
 
     def __str__(self) -> str:
         return f"plugin '{self.entry_point}' of {self.provider} failed to load: {self.error}"
+
+
+class UnusableComponentError(ValueError):
+    """What a plugin yields is no component that recipes could use."""
+
+
+class ProvidedTwiceError(PluginError):
+    """Two plugins provide the same (kind, name); the message names both."""
 
 
 class Registered(NamedTuple):
@@ -72,48 +82,56 @@ class Registry:
         self._failures: list[PluginFailure] = []
 
     @classmethod
-    def load(cls, points: Iterable[EntryPoint] | None = None) -> Registry:
+    def load(cls, points: Iterable[EntryPoint] | None = None, *, strict: bool = True) -> Registry:
         """Load the plugins behind the entry points of group ``compressor`` (or behind the given ones).
 
-        A plugin that fails to import, or misspells a hook, is kept in ``failures`` and does no other harm.
+        A plugin that fails to import, misspells a hook or provides what is no component is kept in ``failures`` and
+        does no other harm.
+
+        Args:
+            points: entry points; default: the installed ones.
+            strict: raise when two plugins provide the same (kind, name); otherwise the second one has failed.
 
         Raises:
-            PluginError: two plugins provide the same (kind, name), or one provides what is no component.
+            ProvidedTwiceError: two plugins provide the same (kind, name).
         """
         registry = cls()
         for point in entry_points(group=hookspecs.PROJECT) if points is None else points:
-            registry._load(point)
+            registry._load(point, strict=strict)
         return registry
 
-    def _load(self, point: EntryPoint) -> None:
+    def _load(self, point: EntryPoint, *, strict: bool) -> None:
         provider = Provider(
             distribution=point.dist.name if point.dist else "(no distribution)",
             version=point.dist.version if point.dist else "",
             module=point.value,
         )
         try:
-            plugin = point.load()
-            classes = self._hook_up(plugin, f"{provider.distribution}:{point.name}")
-        except Exception as error:  # noqa: BLE001 - importing a stranger's module can raise anything; it is reported
-            self._failures.append(PluginFailure(point.name, provider, f"{type(error).__name__}: {error}"))
+            components = self._hook_up(point.load(), f"{provider.distribution}:{point.name}", provider)
+        except (Exception, SystemExit) as error:  # a stranger's module can raise anything; it is reported
+            if strict and isinstance(error, ProvidedTwiceError):
+                raise
+            ours = isinstance(error, UnusableComponentError | ProvidedTwiceError)
+            reason = error.args[0] if ours else f"{type(error).__name__}: {error}"
+            self._failures.append(PluginFailure(point.name, provider, reason, error))
             return
-        self._add(point.name, provider, classes)
+        self._add(point.name, provider, components)
 
     def register(self, plugin: object, name: str, *, provider: Provider | None = None) -> None:
         """Add a module (or any object with hook implementations) that is not behind an entry point.
 
         Raises:
-            PluginError: a hook is misspelt, or a component is already provided by another plugin.
+            PluginError: a hook is misspelt, a component is unusable, or another plugin provides it already.
         """
         provider = provider or Provider(name, "", getattr(plugin, "__name__", type(plugin).__name__))
         try:
-            classes = self._hook_up(plugin, name)
+            components = self._hook_up(plugin, name, provider)
         except (pluggy.PluginValidationError, ValueError) as error:
             raise PluginError(f"plugin '{name}' of {provider}: {error}") from error
-        self._add(name, provider, classes)
+        self._add(name, provider, components)
 
-    def _hook_up(self, plugin: object, name: str) -> list[Any]:
-        """Register the hooks of one plugin and return what it yields as components."""
+    def _hook_up(self, plugin: object, name: str, provider: Provider) -> tuple[Registered, ...]:
+        """Register the hooks of one plugin and return its components, all of them usable; or leave no trace of it."""
         if self._pm.is_registered(plugin) or self._pm.has_plugin(name):
             raise ValueError(f"this plugin is registered already, as '{self._pm.get_name(plugin) or name}'")
         try:
@@ -121,25 +139,30 @@ class Registry:
             self._pm.check_pending()
             own = [impl for impl in self._pm.hook.compressor_components.get_hookimpls() if impl.plugin is plugin]
             classes = [cls for impl in own for cls in cast("Iterable[Any]", impl.function())]
-            for cls in classes:
-                _complete(cls)
+            components = tuple(_checked(cls, provider) for cls in classes)
+            self._check_names(components)
         except BaseException:
             if self._pm.is_registered(plugin):
                 self._pm.unregister(plugin)
             raise
-        return classes
+        return components
 
-    def _add(self, name: str, provider: Provider, classes: Iterable[Any]) -> None:
-        components = tuple(_checked(cls, provider) for cls in classes)
-        for component in components:
-            key = component.kind, component.name
-            if key in self._components:
-                raise PluginError(
-                    f"{component.kind} '{component.name}' is provided twice: by {self._components[key].provider} "
-                    f"and by {provider}",
+    def _check_names(self, components: Sequence[Registered]) -> None:
+        """Raise when one plugin gives a name twice, or when another one gave it already."""
+        own = Counter((one.kind, one.name) for one in components)
+        for (kind, name), count in own.items():
+            if count > 1:
+                raise UnusableComponentError(f"it provides {kind} '{name}' {count} times")
+        for one in components:
+            if (one.kind, one.name) in self._components:
+                raise ProvidedTwiceError(
+                    f"{one.kind} '{one.name}' is provided twice: by {self.provider(one.kind, one.name)} "
+                    f"and by {one.provider}",
                     hint="uninstall one of the two distributions",
                 )
-            self._components[key] = component
+
+    def _add(self, name: str, provider: Provider, components: tuple[Registered, ...]) -> None:
+        self._components |= {(one.kind, one.name): one for one in components}
         self._plugins.append(Plugin(name, provider, components))
 
     @property
@@ -183,7 +206,7 @@ class Registry:
             return self._components[kind, name]
         for failure in self._failures:
             if failure.entry_point == name:
-                raise PluginError(f"{kind} '{name}' is not available: {failure}")
+                raise PluginError(f"{kind} '{name}' is not available: {failure}") from failure.cause
         names = self.names(kind)
         guess = did_you_mean(name, names)
         if not guess:
@@ -193,34 +216,35 @@ class Registry:
         raise InputError(f"unknown {kind} '{name}'{guess}")
 
 
-def _complete(cls: Any) -> None:
+def _complete(cls: type[Component]) -> None:
     """Resolve the types of a component's options, which pydantic otherwise puts off until a recipe uses them.
 
     Raises:
-        ValueError: one is not there at run time.
+        UnusableComponentError: one is not there at run time.
     """
-    if not (inspect.isclass(cls) and issubclass(cls, Component)) or cls.__pydantic_complete__:
-        return
     try:
-        cls.model_rebuild()
+        cls.model_rebuild()  # does nothing where they are known already
     except PydanticUndefinedAnnotation as error:
         message = f"{cls.__name__}: {error.message}; import the types of options outside TYPE_CHECKING"
-        raise ValueError(message) from error
+        raise UnusableComponentError(message) from error
 
 
 def _checked(cls: Any, provider: Provider) -> Registered:
     """Check that a plugin gave a usable component class.
 
     Raises:
-        PluginError: it is no subclass of ``Component``, has no kind or name, or lacks its behaviour.
+        UnusableComponentError: it is no subclass of ``Component``, has no kind or name, or lacks its behaviour.
     """
     if not (inspect.isclass(cls) and issubclass(cls, Component)):
-        raise PluginError(f"{provider} provides {cls!r}; expected a subclass of compressor.plugin.Component")
+        raise UnusableComponentError(f"it provides {cls!r}; expected a subclass of compressor.plugin.Component")
     for attribute in ("kind", "name"):
         value = getattr(cls, attribute, None)
         if not (isinstance(value, str) and value):
-            raise PluginError(f"{provider} provides {cls.__name__} without `{attribute}: ClassVar[str]`; got {value!r}")
+            raise UnusableComponentError(
+                f"it provides {cls.__name__} without `{attribute}: ClassVar[str]`; got {value!r}"
+            )
     if inspect.isabstract(cls):
         missing = ", ".join(sorted(cls.__abstractmethods__))
-        raise PluginError(f"{provider} provides {cls.kind} '{cls.name}' without its behaviour: {missing}")
+        raise UnusableComponentError(f"it provides {cls.kind} '{cls.name}' without its behaviour: {missing}")
+    _complete(cls)
     return Registered(cls.kind, cls.name, cls, provider)

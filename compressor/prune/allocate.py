@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from compressor.errors import CompressorError
 from compressor.model.groups import PrunableGroup, UnitKind
 from compressor.model.masks import Masks, Scores
 
@@ -29,7 +30,13 @@ def search_masks(
         scores: per group name, shape (units,), not negative; higher = keep.
         prices: of one unit, per kind, positive.
         budget: what the kept units may cost together, in the unit of the prices.
+
+    Raises:
+        CompressorError: a score is negative or not a finite number, which no search can rank.
     """
+    for name, values in scores.items():
+        if not bool((values.isfinite() & (values >= 0)).all()):
+            raise CompressorError(f"scores of '{name}': expected finite numbers, not negative; got {values.min():g}")
     kinds: tuple[UnitKind, UnitKind] = ("heads", "ffn_neurons")
     flat = [_flat_scores(groups, scores, kind) for kind in kinds]
     order = [np.argsort(-values, kind="stable") for values in flat]

@@ -102,7 +102,9 @@ class Document:
                 return int(part)
             found = f"a list of {len(here)}: expected a position from 0 to {len(here) - 1}, got '{part}'"
         else:
-            found = f"{here!r}, which has no '{part}'; write it as a mapping, e.g. {{name: {here}}}"
+            listed = trail and isinstance(trail[-1], int)
+            tip = f"; write it as a mapping, e.g. {{name: {here}}}" if isinstance(here, str) and not listed else ""
+            found = f"{here!r}, which has no '{part}'{tip}"
         raise RecipeError([Problem(origin, 0, "", f"{dotted(trail)} is {found}")])
 
 

@@ -179,7 +179,15 @@ def _expectation(details: ErrorDetails, spot: _Spot, trail: Trail) -> str:
     if not expected:
         return f"{details['msg']}, got {shown(spot.value)}"
     many = "; apply takes one target" if isinstance(spot.value, list) and "target" in trail else ""
-    return f"expected {expected}, got {shown(spot.value)}{many}"
+    guess = did_you_mean(spot.value, _words(spot)) if isinstance(spot.value, str) else ""
+    return f"expected {expected}, got {shown(spot.value)}{guess}{many}"
+
+
+def _words(spot: _Spot) -> list[str]:
+    """Return the fixed texts that are accepted here."""
+    forms = _alternatives(spot.schema, spot.root)
+    values = [value for form in forms for value in form.get("enum", [form.get("const")])]
+    return [value for value in values if isinstance(value, str)]
 
 
 def _alternatives(schema: Schema, root: Schema) -> Iterator[Schema]:

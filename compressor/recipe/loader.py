@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, Field, ValidationError
 
 from compressor.errors import InputError, Problem, RecipeError
 from compressor.recipe.document import Document, Trail, parse, read_document
 from compressor.recipe.expect import explain, shown
 from compressor.recipe.options import FROZEN, CalibrationOptions
+from compressor.recipe.verbs import VERBS
+
+NAME = re.compile(r"[\w-][\w.-]*")
+"""What a recipe may be called: the name becomes a directory."""
 
 
 @dataclass(frozen=True)
@@ -69,12 +74,21 @@ class Recipe:
     problems: tuple[Problem, ...] = field(default=(), repr=False, compare=False)
 
 
+def _checked_name(name: str) -> str:
+    if not NAME.fullmatch(name):
+        message = f"expected letters, digits, '.', '_' and '-', not starting with '.'; got {shown(name)}"
+        raise ValueError(message)
+    return name
+
+
 class RecipeKeys(BaseModel):
     """The keys of a recipe."""
 
     model_config = FROZEN
 
-    name: str | None = Field(default=None, min_length=1, description="Name of the recipe; default: the file's.")
+    name: Annotated[str, AfterValidator(_checked_name)] | None = Field(
+        default=None, description="Name of the recipe, and of its output directory below runs/; default: the file's."
+    )
     model: str = Field(min_length=1, description="Hub id or directory of the fine-tuned model.")
     revision: str | None = Field(default=None, description="Branch, tag or commit of the hub model.")
     task: Any = Field(description="The task, by name or as a mapping with its name.")
@@ -131,7 +145,24 @@ def _overridden(document: Document, override: str) -> Document:
     value = parse(text, origin) if text.strip() else None
     if value is not None and value.problems:
         raise RecipeError(value.problems)
-    return document.replaced(trail, None if value is None else value.data, origin)
+    return _spelt_out(document, trail).replaced(trail, None if value is None else value.data, origin)
+
+
+def _spelt_out(document: Document, trail: Trail) -> Document:
+    """Write the step that ``trail`` leads into as a mapping, where it stands there as ``- verify`` or ``export: onnx``."""
+    match trail, document.data:
+        case ["steps", str(position), str(verb), *_], {"steps": list(steps)}:
+            index = int(position) if position.isdecimal() else len(steps)
+        case _:
+            return document
+    step = steps[index] if index < len(steps) else None
+    if step == verb:
+        options: dict[str, Any] = {}
+    elif isinstance(step, dict) and isinstance(step.get(verb), str) and verb in VERBS and VERBS[verb].key:
+        options = {VERBS[verb].key: step[verb]}
+    else:
+        return document
+    return replace(document, data={**document.data, "steps": [*steps[:index], {verb: options}, *steps[index + 1 :]]})
 
 
 def _recipe(document: Document, overrides: tuple[str, ...]) -> Recipe:
@@ -144,11 +175,15 @@ def _recipe(document: Document, overrides: tuple[str, ...]) -> Recipe:
         wrong = {trail[0] for trail, _ in mistakes if trail}
         keys = RecipeKeys.model_validate({**PLACEHOLDERS, **{k: v for k, v in data.items() if k not in wrong}})
     broken = {problem.path for problem in problems}
+    name = keys.name or Path(document.source).stem
+    if not NAME.fullmatch(name) and "name" not in broken:
+        found = f"is missing, and the file's '{name}' has more than letters, digits, '.', '_' and '-'"
+        problems.append(document.problem(("name",), found))
     task = _task(document, keys.task, problems) if "task" not in broken else None
     steps = _steps(document, keys.steps, problems) if "steps" not in broken else ()
     return Recipe(
-        name=keys.name or Path(document.source).stem,
-        model=str(Path(keys.model).expanduser()) if keys.model.startswith("~") else keys.model,
+        name=name,
+        model=str(Path(keys.model).expanduser()) if keys.model.startswith("~/") else keys.model,
         revision=keys.revision,
         task=task,
         calibration=keys.calibration,

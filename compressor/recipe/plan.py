@@ -18,30 +18,13 @@ from compressor.recipe.document import Trail
 from compressor.recipe.expect import explain, shown
 from compressor.recipe.lint import lint
 from compressor.recipe.loader import Recipe, StepRef
-from compressor.recipe.options import CalibrationOptions, Verification
+from compressor.recipe.options import CalibrationOptions
+from compressor.recipe.verbs import VERBS, Verb
 
 DISTRIBUTION = "compressor-onnx"
+ONCE = {"export", "verify"}
+"""Verbs that a recipe has at most once: the report and the files at the root are those of one step."""
 Mistake = tuple[Trail, str]
-
-
-@dataclass(frozen=True)
-class Verb:
-    """What a step's key means: a component of ``kind``, named by the option ``key`` (``default`` when not given).
-
-    ``component`` is set for a step that belongs to the core and is not looked up.
-    """
-
-    kind: str
-    key: str = ""
-    default: str | None = None
-    component: type[Component] | None = None
-
-
-VERBS: Mapping[str, Verb] = {
-    "prune": Verb("method", "method"),
-    "export": Verb("exporter", "format", default="onnx"),
-    "verify": Verb(Verification.kind, component=Verification),
-}
 
 
 @dataclass(frozen=True)
@@ -178,9 +161,7 @@ class _Checking:
             return None
         at: Trail = ("task", "name") if isinstance(recipe.document.data["task"], dict) else ("task",)
         cls = self._find("task", recipe.task.name, at)
-        task = self._validated(cls, recipe.task.options, ("task",)) if cls else None
-        self.mistakes += _path_mistakes(task)
-        return task
+        return self._validated(cls, recipe.task.options, ("task",)) if cls else None
 
     def step(self, step: StepRef) -> Step | None:
         verb = VERBS.get(step.verb)
@@ -225,14 +206,20 @@ class _Checking:
 
 
 def _order_mistakes(steps: Sequence[StepRef]) -> Iterator[Mistake]:
-    """Yield steps that come too early or too late: pruning changes the model, export writes it, verify reads it."""
-    exported = False
+    """Yield steps that come too early, too late, or again.
+
+    Pruning changes the model, export writes it, verify reads it; a run has one exported file and one report of it.
+    """
+    seen: set[str] = set()
     for step in steps:
+        exported = "export" in seen
         if step.verb == "prune" and exported:
             yield step.trail, "expected before export: what is pruned now would not be in the exported file"
         if step.verb == "verify" and not exported:
             yield step.trail, "expected after an export step: it works on the exported file"
-        exported = exported or step.verb == "export"
+        if step.verb in ONCE & seen:
+            yield step.trail, f"expected one {step.verb} step in a recipe, this is another"
+        seen.add(step.verb)
 
 
 def _local(text: str) -> bool:
@@ -241,17 +228,10 @@ def _local(text: str) -> bool:
 
 
 def _model_mistakes(model: str) -> Iterator[Mistake]:
-    path = Path(model).expanduser()
+    path = Path(model)
     if path.is_dir():
         return
     if path.exists():
         yield ("model",), f"expected a directory, got the file '{model}'"
     elif _local(model):
         yield ("model",), f"no such directory: '{model}'; expected a checkpoint directory or a hub id (-m replaces it)"
-
-
-def _path_mistakes(task: Component | None) -> Iterator[Mistake]:
-    """Yield a mistake when the task has an option ``path`` that leads nowhere."""
-    path = getattr(task, "path", None)
-    if isinstance(path, str | Path) and _local(str(path)) and not Path(path).expanduser().exists():
-        yield ("task", "path"), f"no such file or directory: '{path}'"

@@ -9,7 +9,7 @@ from compressor.plugin import Component, Registry
 from compressor.plugin.choice import KIND_KEY
 from compressor.recipe.expect import option_schema
 from compressor.recipe.loader import RecipeKeys
-from compressor.recipe.plan import VERBS, Verb
+from compressor.recipe.verbs import VERBS, Verb
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 NOTHING: dict[str, Any] = {"not": {}}

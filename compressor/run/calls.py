@@ -4,29 +4,65 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from compressor.errors import CompressorError, PluginError
-from compressor.plugin.components import Component
+from compressor.errors import CompressorError, PluginError, ran_out
+from compressor.plugin.components import Component, ModelFamily
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from compressor.model.groups import PrunableGroup
 
 
 @contextmanager
-def plugin_call(component: Component, place: str) -> Iterator[None]:
+def plugin_call(component: Component | type[Component], place: str) -> Iterator[None]:
     """Name the component in whatever goes wrong inside it.
 
+    What blames someone else passes: an ``InputError``, a ``SetupError``, memory or disk that ran out.
+
     Args:
-        component: what is called.
+        component: what is called, or its class while it is made.
         place: where in the run, for the message: ``step 01-prune``.
 
     Raises:
-        PluginError: it raised something that is not a ``CompressorError``.
+        PluginError: it raised anything else, a bare ``CompressorError`` included.
     """
+    cls = component if isinstance(component, type) else type(component)
+    name = f"{place}: {cls.kind} '{cls.name}' ({cls.__module__})"
     try:
         yield
-    except CompressorError:
-        raise
+    except CompressorError as error:
+        if type(error) is not CompressorError:
+            raise
+        raise PluginError(f"{name}: {error.message}", hint=error.hint) from error
     except Exception as error:  # a plugin may raise anything: this is where it gets its name
+        if ran_out(error):
+            raise
         raise PluginError(
-            f"{place}: {component.kind} '{component.name}' ({type(component).__module__}) failed: "
-            f"{type(error).__name__}: {error}",
-            hint="report it to the plugin's authors; compress apply keeps the traceback in logs/run.log of the run",
+            f"{name} failed: {type(error).__name__}: {error}", hint="report it to the plugin's authors"
         ) from error
+
+
+@dataclass(frozen=True)
+class NamedFamily:
+    """What surgery and loading need of a model family, which is named in whatever goes wrong inside it.
+
+    Attributes:
+        family: the table of the model's architecture.
+        place: where in the run, for the message.
+    """
+
+    family: ModelFamily
+    place: str
+
+    def groups(self, model: nn.Module) -> tuple[PrunableGroup, ...]:
+        """Return the prunable groups of the model as it is now."""
+        with plugin_call(self.family, self.place):
+            return self.family.groups(model)
+
+    def after_shrink(self, model: nn.Module) -> None:
+        """Adjust what slices cannot express."""
+        with plugin_call(self.family, self.place):
+            self.family.after_shrink(model)

@@ -15,7 +15,7 @@ from compressor.model.artifact import initializer_elements
 from compressor.model.costs import encoder_macs, parameters
 from compressor.plugin.components import ModelFamily
 from compressor.plugin.registry import Registry
-from compressor.run.load import families
+from compressor.run.load import failures_named, families
 
 
 def inspect_path(path: Path, *, sequence: float) -> dict[str, Any]:
@@ -34,7 +34,9 @@ def inspect_path(path: Path, *, sequence: float) -> dict[str, Any]:
         raise InputError(f"{path}: expected an .onnx file, a checkpoint directory or the directory of a run")
     if path.suffix == ".onnx":
         return {"path": str(path), "onnx": inspect_onnx(path)}
-    found = {"path": str(path), **inspect_checkpoint(path, families(Registry.load()), sequence=sequence)}
+    registry = Registry.load()
+    with failures_named(registry):
+        found = {"path": str(path), **inspect_checkpoint(path, families(registry), sequence=sequence)}
     files = sorted(path.glob("*.onnx"))
     return {**found, "files": {file.name: inspect_onnx(file) for file in files}} if files else found
 

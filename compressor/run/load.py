@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -10,14 +11,15 @@ import numpy as np
 import torch
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from compressor.errors import InputError, SetupError
+from compressor.errors import InputError, PluginError, SetupError
 from compressor.model import checkpoint, local_directory, max_positions
 from compressor.model.checkpoint import VOCABULARIES
+from compressor.model.source import UnknownModelTypeError
 from compressor.plugin.components import ModelFamily, Split, Task
 from compressor.plugin.registry import Registry
 from compressor.recipe.options import CalibrationOptions
 from compressor.recipe.plan import Plan
-from compressor.run.calls import plugin_call
+from compressor.run.calls import NamedFamily, plugin_call
 from compressor.run.data import Calibration
 from compressor.run.preflight import check_lengths, verifications
 from compressor.run.session import Session
@@ -28,9 +30,43 @@ if TYPE_CHECKING:
 
 
 def families(registry: Registry) -> Mapping[str, ModelFamily]:
-    """Return every installed family by the model types it covers."""
-    installed = [cast("ModelFamily", registry.get("family", name)()) for name in registry.names("family")]
-    return {model_type: family for family in installed for model_type in family.model_types}
+    """Return every installed family by the model types it covers.
+
+    Raises:
+        PluginError: a family cannot be made, or two cover the same model type.
+    """
+    by_type: dict[str, ModelFamily] = {}
+    for name in registry.names("family"):
+        cls = cast("type[ModelFamily]", registry.get("family", name))
+        with plugin_call(cls, "looking for the model's family"):
+            covered = dict.fromkeys(cls.model_types, cls())
+        for model_type in by_type.keys() & covered.keys():
+            one, other = (registry.provider("family", each) for each in (by_type[model_type].name, name))
+            raise PluginError(
+                f"model_type '{model_type}' is covered twice: by family '{by_type[model_type].name}' of {one} "
+                f"and by family '{name}' of {other}",
+                hint="uninstall one of the two",
+            )
+        by_type |= covered
+    return by_type
+
+
+@contextmanager
+def failures_named(registry: Registry) -> Iterator[None]:
+    """Name the plugins that failed to load when a model's family is not found: one of them may provide it.
+
+    Raises:
+        PluginError: no installed family covers the model, and there are such plugins.
+    """
+    try:
+        yield
+    except UnknownModelTypeError as error:
+        if not registry.failures:
+            raise
+        broken = "\n".join(f"  {failure}" for failure in registry.failures)
+        raise PluginError(
+            f"{error.message}\nplugins that failed to load may provide it:\n{broken}", hint="compress plugins"
+        ) from registry.failures[0].cause
 
 
 def load(path: str | Path) -> nn.Module:
@@ -41,8 +77,11 @@ def load(path: str | Path) -> nn.Module:
 
     Raises:
         InputError: the directory is not a checkpoint, or its weights are not a readable safetensors file.
+        PluginError: no installed family covers the model, and a plugin that may provide one failed to load.
     """
-    return checkpoint.load(Path(path), families(Registry.load()))
+    registry = Registry.load()
+    with failures_named(registry):
+        return checkpoint.load(Path(path), families(registry))
 
 
 def resolve_device(name: str) -> torch.device:
@@ -154,13 +193,14 @@ def open_session(plan: Plan, registry: Registry, run_dir: Path, device: torch.de
     recipe = plan.recipe
     by_type = families(registry)
     source = local_directory(recipe.model, recipe.revision)
-    model = checkpoint.load_pretrained(
-        str(source), by_type, head=plan.task.head, num_labels=plan.task.num_labels
-    ).to(device)
+    named = {model_type: NamedFamily(family, "loading the model") for model_type, family in by_type.items()}
+    with failures_named(registry):
+        dense = checkpoint.load_pretrained(str(source), named, head=plan.task.head, num_labels=plan.task.num_labels)
+    model = dense.to(device)
+    config: Any = model.config
     longest = max_positions(model)
     check_lengths(plan, longest)
     tokenizer = load_tokenizer(source, longest=longest)
-    config: Any = model.config
     calibration = draw_calibration(plan.task, plan.calibration, tokenizer, seed=recipe.seed, label2id=config.label2id)
     validation = (
         # Read now, though only verify needs them: a mistake in them is better found before an hour of pruning.

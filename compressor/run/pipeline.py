@@ -145,7 +145,9 @@ def _alone(out: Path) -> Iterator[None]:
     try:
         lock.acquire(timeout=0)
     except Timeout as error:
-        raise InputError(f"{out}: another process is at work on this directory", hint="wait for it, or use -o") from error
+        raise InputError(
+            f"{out}: another process is at work on this directory", hint="wait for it, or use -o"
+        ) from error
     try:
         yield
     finally:

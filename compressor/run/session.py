@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from compressor.model import shapes
 from compressor.model.masks import Masks
-from compressor.model.outputs import INPUTS
+from compressor.model.outputs import accepted_inputs
 
 if TYPE_CHECKING:
     from torch import nn
@@ -73,20 +74,15 @@ class Session:
 
     @property
     def input_names(self) -> tuple[str, ...]:
-        """What the model is fed: ``input_ids``, ``attention_mask`` and, if the tokenizer makes them, token types."""
-        return tuple(name for name in INPUTS if name in self.calibration.rows[0])
+        """What the model is fed: ``input_ids``, ``attention_mask`` and, where both sides know them, token types."""
+        return tuple(name for name in accepted_inputs(self.model) if name in self.calibration.rows[0])
 
     @property
     def masks(self) -> Masks:
-        """What is left of the dense model's units, per group of ``teacher``; all True before the first pruning."""
-        shapes = getattr(self.model.config, "pruned_shapes", None)
-        keep = {}
-        for group in self.family.groups(self.teacher):
-            keep[group.name] = torch.ones(group.units, dtype=torch.bool)
-            if shapes:
-                kept = torch.tensor(shapes[f"kept_{group.kind}"][group.index], dtype=torch.long)
-                keep[group.name] = torch.zeros(group.units, dtype=torch.bool).index_fill(0, kept, value=True)
-        return Masks(keep)
+        """What is left of the units of ``teacher``, per group; all True before the first pruning."""
+        groups = self.family.groups(self.teacher)
+        before, now = (shapes.kept_ids(model.config, groups) for model in (self.teacher, self.model))
+        return Masks({name: torch.isin(torch.tensor(ids), torch.tensor(now[name])) for name, ids in before.items()})
 
     @property
     def label2id(self) -> Mapping[str, int]:

@@ -24,7 +24,7 @@ from compressor.plugin import hookimpl
 from compressor.plugin.components import Exporter, Pruned, PruningMethod
 from compressor.recipe.options import Verification
 from compressor.recipe.plan import Step
-from compressor.run.calls import plugin_call
+from compressor.run.calls import NamedFamily, plugin_call
 from compressor.run.session import Outcome, Session, latest
 from compressor.run.verification import Subject, verify
 
@@ -37,10 +37,12 @@ def _stage(step: Step, session: Session) -> Path:
 
 
 def _prune(step: Step, session: Session) -> dict[str, Any]:
-    with plugin_call(step.component, f"step {step.slug}"):
-        pruned = cast("PruningMethod", step.component).prune(session)
-    shrunk = surgery.shrink(session.model, session.family, pruned.masks, pruned.weights)
-    difference = _removal_difference(session, pruned, shrunk)
+    place = f"step {step.slug}"
+    family = NamedFamily(session.family, place)
+    with plugin_call(step.component, place):
+        pruned = _pruned(cast("PruningMethod", step.component).prune(session))
+        shrunk = surgery.shrink(session.model, family, pruned.masks, pruned.weights)
+        difference = _removal_difference(session, family, pruned, shrunk)
     stage = _stage(step, session)
     checkpoint.save(shrunk, stage / "model")
     length = pruned.metrics.get("sequence", session.calibration.mean_length)
@@ -59,12 +61,21 @@ def _prune(step: Step, session: Session) -> dict[str, Any]:
     return figures
 
 
-def _removal_difference(session: Session, pruned: Pruned, shrunk: torch.nn.Module) -> float:
+def _pruned(found: Any) -> Pruned:
+    if not (isinstance(found, Pruned) and isinstance(found.masks, Masks)):
+        what = type(found.masks if isinstance(found, Pruned) else found).__name__
+        raise CompressorError(
+            f"prune returned {'masks of type ' if isinstance(found, Pruned) else ''}{what}; expected Pruned(masks=Masks)"
+        )
+    return found
+
+
+def _removal_difference(session: Session, family: NamedFamily, pruned: Pruned, shrunk: torch.nn.Module) -> float:
     """Prove on one calibration batch that removing the units equals masking them; return the difference."""
     everything = Masks({group.name: torch.ones(group.units, dtype=torch.bool) for group in session.groups})
-    full = surgery.shrink(session.model, session.family, everything, pruned.weights)
+    full = surgery.shrink(session.model, family, everything, pruned.weights)
     batch = next(session.calibration.batches(session.device))
-    with torch.no_grad(), surgery.masked(full, session.family.groups(full), pruned.masks.keep):
+    with torch.no_grad(), surgery.masked(full, family.groups(full), pruned.masks.keep):
         expected = raw_output(full, batch)
     with torch.no_grad():
         found = raw_output(shrunk, batch)

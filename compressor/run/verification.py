@@ -53,6 +53,7 @@ def verify(subject: Subject, options: Verification, *, seed: int) -> dict[str, A
     Raises:
         CompressorError: rows, files or the execution provider cannot be used.
     """
+    measured_on = environment()  # before the load average is our own
     resampling = Resampling(confidence=options.confidence, seed=seed)
     quality = measure_quality(subject, options, resampling)
     latency = measure_latency(subject, options, resampling)
@@ -65,7 +66,7 @@ def verify(subject: Subject, options: Verification, *, seed: int) -> dict[str, A
         macs=subject.macs_ratio,
     )
     return {
-        "environment": environment(),
+        "environment": measured_on,
         "quality": asdict(quality),
         "latency": [asdict(row) for row in latency],
         "bytes": sizes,

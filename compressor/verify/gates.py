@@ -81,7 +81,7 @@ def check_gates(
 
 
 def failed(gates: Iterable[Gate]) -> bool:
-    """Return whether any gate failed; noise alone never fails one."""
+    """Return whether any gate failed; noise alone never fails one on latency."""
     return any(gate.verdict == "fail" for gate in gates)
 
 
@@ -90,7 +90,7 @@ def _metric_gate(limit: float | None, quality: Quality | None) -> list[Gate]:
         return []
     change = quality.difference
     verdict: Verdict = "pass" if -change.value <= limit + 1e-12 else "fail"  # 1e-12: 0.79 - 0.78 is not 0.01
-    return [Gate("metric_drop", limit, -change.value, -change.upper, -change.lower, verdict)]
+    return [Gate("metric_drop", limit, 0.0 - change.value, 0.0 - change.upper, 0.0 - change.lower, verdict)]
 
 
 def _latency_gates(limit: float | None, rows: Sequence[LatencyRow]) -> list[Gate]:

@@ -21,7 +21,7 @@ from compressor.verify.inference import call, feeds, input_types
 from compressor.verify.statistics import DEFAULT, Interval, Resampling, ratio_of_medians
 
 CONTROL = "control (A/A)"
-LOADS = 3
+LOADS = 5
 """How often every model is loaded anew; rounds are shared out among the loads."""
 MEASUREMENT_SECONDS = 0.04
 WARM_UP_CALLS = 5
@@ -127,6 +127,7 @@ def _measure(
     files = {**paths, CONTROL: paths[first]}
     generator = np.random.default_rng(protocol.resampling.seed)
     rounds = [list(part) for part in np.array_split(np.arange(protocol.rounds), min(LOADS, protocol.rounds))]
+    loads = np.repeat(np.arange(len(rounds)), [len(part) for part in rounds])
     times: dict[Shape, list[dict[str, np.ndarray]]] = {shape: [] for shape in shapes}
     setting = f"{options.threads or 'all'} thread{'' if options.threads == 1 else 's'}"
     for part in track(rounds, f"latency, {setting}{', untuned' if options.slow_fusion else ''}"):
@@ -137,7 +138,7 @@ def _measure(
             times[shape] += _take_turns(sessions, ids, len(part), generator)
     for shape in shapes:
         for name in paths:
-            yield _row(name, _Measured(first, shape, times[shape], protocol.resampling), options)
+            yield _row(name, _Measured(first, shape, times[shape], loads, protocol.resampling), options)
 
 
 def _take_turns(
@@ -179,11 +180,12 @@ def _time(session: Any, inputs: Mapping[str, np.ndarray], calls: int) -> np.ndar
 
 @dataclass(frozen=True)
 class _Measured:
-    """All rounds at one shape: per model its times, shape (2, calls), wall and CPU seconds."""
+    """All rounds at one shape: per model its times, shape (2, calls), wall and CPU seconds; and each round's load."""
 
     first: str
     shape: Shape
     rounds: Sequence[Mapping[str, np.ndarray]]
+    loads: np.ndarray
     resampling: Resampling
 
     def milliseconds(self, model: str, clock: int) -> dict[str, float]:
@@ -192,7 +194,7 @@ class _Measured:
 
     def ratio(self, model: str, clock: int) -> Interval:
         mine, base = (np.array([np.median(turn[one][clock]) for turn in self.rounds]) for one in (model, self.first))
-        return ratio_of_medians(mine, base, self.resampling)
+        return ratio_of_medians(mine, base, self.resampling, loads=self.loads)
 
 
 def _row(name: str, measured: _Measured, options: SessionOptions) -> LatencyRow:

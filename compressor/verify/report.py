@@ -118,7 +118,9 @@ def _card_lines(report: Data) -> Iterator[str]:
 
 USE = """```python
 import compressor, onnxruntime
-session = onnxruntime.InferenceSession("model.onnx")  # standard operators, any batch and length
+options = onnxruntime.SessionOptions()  # on the CPU its SkipLayerNormalization fusion is slow: off, as measured above
+options.add_session_config_entry("optimization.disable_specified_optimizers", "SkipLayerNormFusion")
+session = onnxruntime.InferenceSession("model.onnx", options)  # standard operators, any batch and length
 model = compressor.load(".")                          # the same model in torch
 ```"""
 

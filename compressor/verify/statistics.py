@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -60,10 +60,31 @@ def bootstrap(statistic: Callable[[np.ndarray], float], n: int, resampling: Resa
     return Interval(statistic(np.arange(n)), float(lower), float(upper), resampling.confidence)
 
 
-def ratio_of_medians(numerator: np.ndarray, denominator: np.ndarray, resampling: Resampling = DEFAULT) -> Interval:
-    """Return median(numerator) / median(denominator) over rounds, both (n,), and its paired bootstrap interval."""
-    return bootstrap(
-        lambda rounds: float(np.median(numerator[rounds]) / np.median(denominator[rounds])),
-        len(numerator),
-        resampling,
+def ratio_of_medians(
+    numerator: np.ndarray,
+    denominator: np.ndarray,
+    resampling: Resampling = DEFAULT,
+    *,
+    loads: np.ndarray | None = None,
+) -> Interval:
+    """Return median(numerator) / median(denominator) over rounds, both (n,), and its paired bootstrap interval.
+
+    Args:
+        numerator: one value a round.
+        denominator: the same rounds.
+        resampling: how.
+        loads: number of the load of the model that each round belongs to, shape (n,). Rounds of one load share its
+            placement in memory, so loads are drawn first and rounds inside them (two-stage bootstrap, Davison and
+            Hinkley 1997, section 3.8); without it rounds count as independent, which is too sure of itself.
+    """
+    generator = np.random.default_rng(resampling.seed)
+    members = (
+        [np.arange(len(numerator))] if loads is None else [np.flatnonzero(loads == one) for one in np.unique(loads)]
     )
+
+    def statistic(drawn: np.ndarray) -> float:
+        rounds = np.concatenate([generator.choice(members[one], len(members[one])) for one in drawn])
+        return float(np.median(numerator[rounds]) / np.median(denominator[rounds]))
+
+    spread = bootstrap(statistic, len(members), resampling)
+    return replace(spread, value=float(np.median(numerator) / np.median(denominator)))

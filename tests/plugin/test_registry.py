@@ -67,6 +67,9 @@ def test_two_providers_of_one_name_are_an_error_that_names_both(tmp_path: Path, 
         Registry.load(points(tmp_path))
     assert "first 1.1 (tests.plugin.toy_plugin)" in str(caught.value)
     assert "second 3.0 (double)" in str(caught.value)
+    (failure,) = (shown := Registry.load(points(tmp_path), strict=False)).failures
+    assert failure.error == caught.value.message
+    assert shown.get("criterion", "taylor") is toy_plugin.Taylor
 
 
 @pytest.mark.parametrize(
@@ -136,6 +139,56 @@ def test_what_is_no_component_is_refused_with_its_provider(given: Any, message: 
     with pytest.raises(PluginError, match=message) as caught:
         Registry().register(yielding(given), "stranger")
     assert "stranger (made_up)" in str(caught.value)
+
+
+BAD = """
+import abc
+from compressor.plugin import hookimpl
+from tests.plugin.toy_plugin import Criterion, Magnitude
+
+class Fine(Magnitude):
+    name = "fine"
+
+class Abstract(Criterion):
+    name = "abstract"
+
+@hookimpl
+def compressor_components():
+    yield Fine
+    yield {given}
+
+@hookimpl
+def compressor_run_step(step):
+    return "ran"
+"""
+
+
+@pytest.mark.parametrize(
+    ("given", "reason"),
+    [
+        ("Abstract", "it provides criterion 'abstract' without its behaviour: start"),
+        ("dict", "it provides <class 'dict'>; expected a subclass of compressor.plugin.Component"),
+        ("Criterion", "it provides Criterion without `name: ClassVar[str]`; got None"),
+        ("Fine", "it provides criterion 'fine' 2 times"),
+    ],
+)
+def test_one_bad_component_fails_its_plugin_whole_and_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: str, reason: str
+):
+    module = f"bad_{given}".lower()
+    monkeypatch.syspath_prepend(tmp_path)
+    install(tmp_path, "unlucky", {"bad": module}, modules={module: BAD.format(given=given)})
+    install(tmp_path, "zz-toys", TOYS)
+    registry = Registry.load(points(tmp_path))
+    assert [failure.error for failure in registry.failures] == [reason]
+    assert registry.names("criterion") == ("magnitude", "taylor")
+    assert registry.hook.compressor_run_step(step=None, session=None) is None
+
+
+def test_a_module_that_exits_is_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    install(tmp_path, "unlucky", {"bad": "exiting"}, modules={"exiting": "raise SystemExit(3)"})
+    assert [failure.error for failure in Registry.load(points(tmp_path)).failures] == ["SystemExit: 3"]
 
 
 def test_a_registered_hook_answers_and_wrappers_see_its_answer():

@@ -52,8 +52,6 @@ class ToyTask(Task):
     name: ClassVar[str] = "toy-task"
     head: ClassVar[Literal["sequence-classification"]] = "sequence-classification"
 
-    path: str | None = Field(default=None, description="A file of your own.")
-
     @property
     def metric(self) -> str:
         return "accuracy"

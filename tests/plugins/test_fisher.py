@@ -75,6 +75,7 @@ def session_on(model: nn.Module, family: Any, task: Task, *, batch_size: int = 8
         family=family,
         task=task,
         calibration=Calibration(rows, batch_size, tokenizer),
+        source=Path("unused"),
     )
 
 

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from compressor.errors import CompressorError
 from compressor.model import Masks, ParamSlice, PrunableGroup, UnitKind
 from compressor.prune import rearrange, search_masks
 
@@ -169,3 +170,11 @@ def test_rearrangement_prunes_a_pair_that_cancels() -> None:
 @pytest.mark.parametrize("pruned", [[], [0, 1, 2]])
 def test_rearrangement_leaves_empty_and_full_sets_alone(pruned: list[int]) -> None:
     assert rearrange(np.eye(3), pruned) == pruned
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -1.0])
+def test_scores_that_cannot_be_ranked_are_refused(bad: float) -> None:
+    groups = model_groups((2,), (3,))
+    scores = {"0.heads": torch.ones(2), "0.ffn_neurons": torch.tensor([1.0, bad, 1.0])}
+    with pytest.raises(CompressorError, match=r"scores of '0\.ffn_neurons'"):
+        search_masks(groups, scores, prices={"heads": 1.0, "ffn_neurons": 1.0}, budget=3.0)

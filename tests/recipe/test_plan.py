@@ -117,10 +117,6 @@ BROKEN = {
         "model: a/b\ntask: {name: toy-tsk}\n" + STEPS,
         "x.yaml:2  task.name: unknown task 'toy-tsk'; did you mean 'toy-task'?",
     ),
-    "task path": (
-        "model: a/b\ntask:\n  name: toy-task\n  path: ./no/such.csv\n" + STEPS,
-        "x.yaml:4  task.path: no such file or directory: './no/such.csv'",
-    ),
     "calibration type": (HEAD + STEPS + "calibration: 512", "x.yaml:4  calibration: expected a mapping of samples, "),
     "samples and tokens": (
         HEAD + STEPS + "calibration: {samples: 8, tokens: 9}",
@@ -193,7 +189,7 @@ BROKEN = {
     ),
     "choice": (
         prune("target: {macs: 0.5}, tuning: scale"),
-        "x.yaml:4  steps.0.prune.tuning: expected one of 'scales', 'none', got 'scale'",
+        "x.yaml:4  steps.0.prune.tuning: expected one of 'scales', 'none', got 'scale'; did you mean 'scales'?",
     ),
     "truth": (prune("target: {macs: 0.5}, exact: maybe"), "steps.0.prune.exact: expected true or false, got 'maybe'"),
     "null": (prune("target: {macs: 0.5}, damping:"), "steps.0.prune.damping: expected a number in [0, 1], got null"),
@@ -229,6 +225,21 @@ BROKEN = {
         HEAD + "steps: [export: toy-format, prune: {method: toy, target: {macs: 0.5}}]",
         "x.yaml:3  steps.1.prune: expected before export",
     ),
+    "second export": (
+        HEAD + "steps:\n  - export: toy-format\n  - export: toy-format",
+        "x.yaml:5  steps.1.export: expected one export step in a recipe, this is another",
+    ),
+    "second verify": (
+        HEAD + "steps:\n  - export: toy-format\n  - verify\n  - verify: {batch: 8}",
+        "x.yaml:6  steps.2.verify: expected one verify step in a recipe, this is another",
+    ),
+    "name of another place": (
+        HEAD + STEPS + "name: ../x",
+        "x.yaml:4  name: expected letters, digits, '.', '_' and '-', not starting with '.'; got '../x'",
+    ),
+    "hidden name": (HEAD + STEPS + "name: .x", "x.yaml:4  name: expected letters, digits"),
+    "empty name": (HEAD + STEPS + 'name: ""', "x.yaml:4  name: expected letters, digits"),
+    "name no text": (HEAD + STEPS + "name: 3", "x.yaml:4  name: expected text, got 3"),
     "verify before export": (
         HEAD + "steps: [verify, export: toy-format]",
         "steps.0.verify: expected after an export step",
@@ -296,6 +307,40 @@ def test_a_bad_override_is_named_instead_of_a_line(compiled: Compile, options: d
     with pytest.raises(InputError) as caught:
         compiled(**options)
     assert message in str(caught.value)
+
+
+SHORT = HEAD + "steps: [export: toy-format, verify]"
+
+
+@pytest.mark.parametrize(
+    ("override", "calls"),
+    [
+        ("steps.1.verify.rounds=4", ["export(toy-format())", "verify(rounds=4)"]),
+        ("steps.1.verify.gates.macs=0.5", ["export(toy-format())", "verify(gates=Gates(macs=0.5))"]),
+        ("steps.1.verify={rounds: 4}", ["export(toy-format())", "verify(rounds=4)"]),
+        ("steps.0.export.opset=21", ["export(toy-format(opset=21))", "verify()"]),
+        ("steps.0.export.format=toy-format", ["export(toy-format())", "verify()"]),
+    ],
+)
+def test_an_override_leads_into_a_step_written_short(compiled: Compile, override: str, calls: list[str]):
+    assert [repr(step) for step in compiled(SHORT, overrides=[override]).steps] == calls
+
+
+@pytest.mark.parametrize("override", ["steps.1.rounds=4", "steps.1.export.opset=21", "steps.x.verify.rounds=4"])
+def test_an_override_that_misses_a_short_step_gets_no_wrong_advice(compiled: Compile, override: str):
+    with pytest.raises(RecipeError) as caught:
+        compiled(SHORT, overrides=[override])
+    assert f"--set {override.partition('=')[0]}  steps" in str(caught.value)
+    assert "name: " not in str(caught.value)
+
+
+def test_a_file_whose_name_cannot_be_a_recipes_needs_a_name(tmp_path: Path, registry: Registry):
+    path = tmp_path / "my recipe.yaml"
+    path.write_text(SHORT)
+    with pytest.raises(RecipeError, match=r"my recipe\.yaml:1  name: is missing, and the file's 'my recipe' has more"):
+        compile_plan(load_recipe(path), registry)
+    path.write_text(SHORT + "\nname: mine_1.2-b")
+    assert compile_plan(load_recipe(path), registry).recipe.name == "mine_1.2-b"
 
 
 @pytest.mark.parametrize("text", ["- a\n- b\n", "just words\n", "3\n"])

@@ -227,6 +227,21 @@ def test_a_second_pruning_composes_with_the_first(tmp_path: Path):
     assert sum(p.numel() for p in model.parameters()) == result.report["model"]["parameters"]["compressed"]
 
 
+def test_a_run_can_start_from_a_pruned_model(finished: Finished, tmp_path: Path):
+    steps = [{"prune": {"method": "fisher", "target": {"macs": 0.5}}}]
+    recipe = toy_recipe(tmp_path, steps=steps, model=str(finished.directory))
+    result = run_recipe(recipe, tmp_path / "out")
+    macs = result.report["model"]["encoder_macs"]
+    assert macs["dense"] == pytest.approx(finished.report["model"]["encoder_macs"]["compressed"], rel=0.02)
+    assert macs["compressed"] <= 0.5 * macs["dense"]
+    model: Any = compressor.load(tmp_path / "out")
+    first = json.loads((finished.directory / "config.json").read_text())["pruned_shapes"]["kept_ffn_neurons"]
+    assert all(
+        set(now) <= set(before)
+        for now, before in zip(model.config.pruned_shapes["kept_ffn_neurons"], first, strict=True)
+    )
+
+
 def test_a_method_that_prunes_outside_its_table_is_caught(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     def wrong(model: Any, family: Any, masks: Any, *weights: Any) -> Any:
         shrunk = right(model, family, masks, *weights)

@@ -61,3 +61,13 @@ def test_ratio_of_medians_covers_the_true_ratio_as_often_as_it_says():
         interval = ratio_of_medians(compressed, dense, Resampling(0.9, 200))
         covered += interval.lower <= 0.5 <= interval.upper
     assert 0.85 <= covered / 100 <= 0.98
+
+
+def test_rounds_that_share_a_load_give_a_wider_interval_than_independent_ones():
+    generator = np.random.default_rng(0)
+    loads = np.repeat(np.arange(5), 3)
+    base = np.ones(15)
+    mine = 0.6 * (1 + 0.02 * generator.standard_normal(5)[loads] + 0.002 * generator.standard_normal(15))
+    by_load, by_round = ratio_of_medians(mine, base, loads=loads), ratio_of_medians(mine, base)
+    assert by_load.value == by_round.value
+    assert by_load.upper - by_load.lower > by_round.upper - by_round.lower

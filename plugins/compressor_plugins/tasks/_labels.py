@@ -47,6 +47,13 @@ def class_ids(
     return [ids[value] for value in values]
 
 
+def reordered(names: Sequence[str], label2id: Mapping[str, int] | None) -> bool:
+    """Tell whether the checkpoint has the same class names in another order."""
+    known = {_plain(name): number for name, number in (label2id or {}).items()}
+    order = {_plain(name): number for number, name in enumerate(names)}
+    return known.keys() == order.keys() and known != order
+
+
 def _class_id(value: Any, known: Mapping[str, int], by_index: Sequence[int], source: str) -> int:
     if isinstance(value, str):
         if _plain(value) in known or not value.strip().removeprefix("-").isdecimal():

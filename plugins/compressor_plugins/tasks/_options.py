@@ -19,6 +19,8 @@ def missing(path: Path) -> str:
 
 
 def _exists(path: Path) -> Path:
+    """Return the path, ``~`` spelt out."""
+    path = path.expanduser() if path.parts[:1] == ("~",) else path
     if path.exists():
         return path
     message = missing(path)
@@ -26,7 +28,8 @@ def _exists(path: Path) -> Path:
 
 
 def _is_directory(path: Path) -> Path:
-    if _exists(path).is_dir():
+    path = _exists(path)
+    if path.is_dir():
         return path
     message = f"expected a directory, got a file: {path}"
     raise ValueError(message)
@@ -41,7 +44,8 @@ def _is_text(path: Path) -> Path:
 
 
 def _is_file(path: Path, extensions: tuple[str, ...]) -> Path:
-    if not _exists(path).is_file():
+    path = _exists(path)
+    if not path.is_file():
         message = f"expected a file, got a directory: {path}"
         raise ValueError(message)
     if path.suffix not in extensions:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
+from compressor.errors import InputError
 from compressor.plugin import hookimpl
 from compressor.plugin.components import Split
 from compressor_plugins.tasks._classification import ClassificationTask
@@ -101,6 +102,12 @@ class Glue(ClassificationTask):
         rows, source = _glue.read(self.subset, stem, path=self.path, revision=self.revision, option=f"{split}_split")
         labels = _files.column(rows, "label", source=source, option="path")
         if subset.labels:
+            if "f1" in subset.metrics and _labels.reordered(subset.labels, label2id):
+                raise InputError(
+                    f"task 'glue': F1 of {self.subset} is that of class 1, '{subset.labels[1]}', but the checkpoint's "
+                    f"label2id is {dict(label2id or {})}",
+                    hint="save the checkpoint with its two outputs and label2id in GLUE's order",
+                )
             labels = _labels.class_ids(labels, names=subset.labels, label2id=label2id, source=source)
         else:
             labels = _labels.scores(labels, low=0.0, high=5.0, source=source)
