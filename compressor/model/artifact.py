@@ -5,8 +5,12 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from compressor.errors import InputError
+
+if TYPE_CHECKING:
+    import onnx
 
 
 @dataclass(frozen=True)
@@ -32,8 +36,8 @@ class Artifact:
     max_abs_diff: float
 
 
-def initializer_elements(path: Path) -> int:
-    """Count the numbers stored in an ONNX file; what was removed from the model is not among them.
+def read_onnx(path: Path) -> onnx.ModelProto:
+    """Read an ONNX file, without external data.
 
     Raises:
         InputError: the file is missing or is not an ONNX model.
@@ -42,7 +46,16 @@ def initializer_elements(path: Path) -> int:
     from google.protobuf.message import DecodeError  # type: ignore[import-untyped]  # protobuf ships no types
 
     try:
-        graph = onnx.load(str(path), load_external_data=False).graph
+        return onnx.load(str(path), load_external_data=False)
     except (OSError, DecodeError) as error:
         raise InputError(f"{path}: expected an ONNX model: {error}") from error
-    return sum(math.prod(tensor.dims) for tensor in graph.initializer)
+
+
+def initializer_elements(model: Path | onnx.ModelProto) -> int:
+    """Count the numbers stored in an ONNX file; what was removed from the model is not among them.
+
+    Raises:
+        InputError: the file is missing or is not an ONNX model.
+    """
+    proto = read_onnx(model) if isinstance(model, Path) else model
+    return sum(math.prod(tensor.dims) for tensor in proto.graph.initializer)

@@ -7,11 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import onnx
-
 from compressor.errors import InputError
 from compressor.model import checkpoint
-from compressor.model.artifact import initializer_elements
+from compressor.model.artifact import initializer_elements, read_onnx
 from compressor.model.costs import encoder_macs, parameters
 from compressor.plugin.components import ModelFamily
 from compressor.plugin.registry import Registry
@@ -61,14 +59,13 @@ def inspect_checkpoint(path: Path, by_type: Mapping[str, ModelFamily], *, sequen
 
 def inspect_onnx(path: Path) -> dict[str, Any]:
     """Describe an ONNX file: inputs, outputs, operators, and how many numbers its initialisers hold."""
-    elements = initializer_elements(path)
-    model = onnx.load(str(path), load_external_data=False)
+    model = read_onnx(path)
     graph = model.graph
     return {
         "size_bytes": path.stat().st_size,
         "opset": {opset.domain or "ai.onnx": opset.version for opset in model.opset_import},
         "inputs": [value.name for value in graph.input],
         "outputs": [value.name for value in graph.output],
-        "initializer_elements": elements,
+        "initializer_elements": initializer_elements(model),
         "operators": dict(Counter(node.op_type for node in graph.node).most_common()),
     }

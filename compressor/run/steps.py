@@ -72,8 +72,7 @@ def _pruned(found: Any) -> Pruned:
 
 def _removal_difference(session: Session, family: NamedFamily, pruned: Pruned, shrunk: torch.nn.Module) -> float:
     """Prove on one calibration batch that removing the units equals masking them; return the difference."""
-    everything = Masks({group.name: torch.ones(group.units, dtype=torch.bool) for group in session.groups})
-    full = surgery.shrink(session.model, family, everything, pruned.weights)
+    full = surgery.shrink(session.model, family, Masks({}), pruned.weights)  # nothing removed, the weights copied in
     batch = next(session.calibration.batches(session.device))
     with torch.no_grad(), surgery.masked(full, family.groups(full), pruned.masks.keep):
         expected = raw_output(full, batch)
