@@ -176,6 +176,51 @@ class Task(Component):
         """Return the loss of every sample, shape (B,). Label-free tasks have none."""
         raise TypeError(f"task '{self.name}' has no labels, hence no loss")
 
+    def divergences(self, z: Tensor, dense: Tensor, *, temperature: float = 1.0) -> Tensor:
+        """Return how far every sample's output is from the dense model's, shape (B,), in nats for classes.
+
+        ``temperature**2 * KL(softmax(dense / temperature) || softmax(z / temperature))`` over the classes; the squared
+        distance where there are none (one output, or a task without labels).
+
+        Args:
+            z: output of the model, shape (B, C).
+            dense: output of the dense model, the same shape.
+            temperature: softens both sides, positive.
+        """
+        if self.label_free or z.shape[1] == 1:
+            return (z - dense).square().sum(dim=1)
+        log_p, log_q = ((output / temperature).log_softmax(dim=1) for output in (dense, z))
+        divergences: Tensor = temperature**2 * (log_p.exp() * (log_p - log_q)).sum(dim=1)
+        return divergences
+
+    def curvature(
+        self, z: Tensor, *, temperature: float = 1.0, draws: int = 1, generator: np.random.Generator
+    ) -> Tensor:
+        """Return scalars of every sample, shape (B, K), that stand for the Hessian of ``divergences`` at the dense model.
+
+        With gradients ``g_k`` of the K scalars, ``sum_k g_k g_k'`` is that Hessian; in expectation over the generator
+        where something is drawn. The divergence itself has no gradient there. For C classes K = C - 1: the columns of
+        the Cholesky factor of ``diag(p) - p p'``, known in closed form. For distances: random sign projections.
+
+        Args:
+            z: output of the dense model, shape (B, C).
+            temperature: of the divergence.
+            draws: K, where projections are drawn.
+            generator: of the draws; every row takes its own, in the order of the rows.
+        """
+        scalars: Tensor
+        if z.shape[1] == 1:
+            return z * 2**0.5
+        if self.label_free:
+            signs = generator.integers(0, 2, size=(len(z), draws, z.shape[1])) * 2.0 - 1.0
+            scalars = (z.new_tensor(signs) * z.unsqueeze(1)).sum(dim=2) * (2 / draws) ** 0.5
+            return scalars
+        p = (z.detach() / temperature).softmax(dim=1)
+        tail = p.flip(1).cumsum(dim=1).flip(1).clamp_min(1e-30)  # p_j + ... + p_C
+        mean_after = (p * z).flip(1).cumsum(dim=1).flip(1)[:, 1:] / tail[:, 1:]
+        scalars = (p[:, :-1] * tail[:, 1:] / tail[:, :-1]).sqrt() * (z[:, :-1] - mean_after)
+        return scalars
+
     def token_weights(self, batch: Mapping[str, Tensor]) -> Tensor:
         """Return how much each token of the *last* layer matters to z, shape (B, T): the padding mask by default."""
         return batch["attention_mask"]

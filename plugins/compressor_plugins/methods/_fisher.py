@@ -73,17 +73,12 @@ def _losses(session: Session) -> Signals:
 
 
 def _projections(method: Fisher, session: Session) -> Signals:
-    """Return v . z for random sign vectors v: a fidelity loss has no gradient at the dense model.
-
-    Every row draws vectors of its own, in the order of the rows, so the batch size plays no part.
-    """
+    """Return random projections of the output: a fidelity loss has no gradient at the dense model."""
     generator = np.random.default_rng(session.seed)
-    count = method.projections
 
     def signals(raw: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
         z = session.task.output(raw, batch)
-        signs = generator.integers(0, 2, size=(len(z), count, z.shape[1])) * 2.0 - 1.0
-        return torch.einsum("bkc,bc->bk", torch.from_numpy(signs).to(z), z) / math.sqrt(count)
+        return session.task.curvature(z, draws=method.projections, generator=generator)
 
     return signals
 
