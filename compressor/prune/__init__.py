@@ -1,33 +1,47 @@
 """Numerics that pruning methods share: gate gradients, mask search, least squares, layer-by-layer re-fitting."""
 
-from compressor.prune.allocate import rearrange, search_masks
-from compressor.prune.capture import Signals, consumer_inputs, frozen, gate_gradients
-from compressor.prune.layerwise import LayerCall, Sublayer, layer_names, record, replay, watched
-from compressor.prune.reconstruction import Reconstruction, SublayerFit, Tuning, kept_columns, reconstruct
+from compressor.prune.allocate import rearrange, search_masks, threshold_masks
+from compressor.prune.capture import Signals, consumer_inputs, frozen, gate_gradients, gate_products
+from compressor.prune.fitting import Evidence, SublayerFit, Tuning, kept_columns
+from compressor.prune.layerwise import LayerCall, Sublayer, layer_names, record, replay, replay_until, resumed, watched
+from compressor.prune.levels import Levels, choose_levels, level_masks
+from compressor.prune.reconstruction import reconstruct
 from compressor.prune.solve import Correction, Moments, residual, solve_bias, solve_scales, solve_weights
+from compressor.prune.sweep import Cached, Reconstruction, Sweep, unpruned
 
 __all__ = [
+    "Cached",
     "Correction",
+    "Evidence",
     "LayerCall",
+    "Levels",
     "Moments",
     "Reconstruction",
     "Signals",
     "Sublayer",
     "SublayerFit",
+    "Sweep",
     "Tuning",
+    "choose_levels",
     "consumer_inputs",
     "frozen",
     "gate_gradients",
+    "gate_products",
     "kept_columns",
     "layer_names",
+    "level_masks",
     "rearrange",
     "reconstruct",
     "record",
     "replay",
+    "replay_until",
     "residual",
+    "resumed",
     "search_masks",
     "solve_bias",
     "solve_scales",
     "solve_weights",
+    "threshold_masks",
+    "unpruned",
     "watched",
 ]

@@ -34,9 +34,7 @@ def search_masks(
     Raises:
         CompressorError: a score is negative or not a finite number, which no search can rank.
     """
-    for name, values in scores.items():
-        if not bool((values.isfinite() & (values >= 0)).all()):
-            raise CompressorError(f"scores of '{name}': expected finite numbers, not negative; got {values.min():g}")
+    _check_scores(scores)
     kinds: tuple[UnitKind, UnitKind] = ("heads", "ffn_neurons")
     flat = [_flat_scores(groups, scores, kind) for kind in kinds]
     order = [np.argsort(-values, kind="stable") for values in flat]
@@ -47,6 +45,45 @@ def search_masks(
         kept[kind] = np.zeros(len(ranked), dtype=np.bool_)
         kept[kind][ranked[:count]] = True
     return _split(groups, kept)
+
+
+def threshold_masks(
+    groups: Sequence[PrunableGroup], scores: Scores, *, prices: Mapping[UnitKind, float], budget: float
+) -> Masks:
+    """Keep the units above the lowest common threshold of score per price that the budget allows.
+
+    K-prune's mask search (Park et al., arXiv 2308.03449, section 3.3) by one sort and one running sum. Units of equal
+    score are cut one by one (lower layers stay first) where the reference drops them together, and nothing has to go
+    where everything fits.
+
+    Args:
+        groups: of any number of layers; emptied ones take no part.
+        scores: per group name, shape (units,), not negative, *not* yet divided by the price.
+        prices: of one unit, per kind, positive.
+        budget: what the kept units may cost together.
+
+    Raises:
+        CompressorError: a score is negative or not a finite number.
+    """
+    _check_scores(scores)
+    worth = [scores[group.name].double().cpu().numpy() / prices.get(group.kind, 1.0) for group in groups]
+    order = np.argsort(-np.concatenate(worth), kind="stable")
+    heads = np.concatenate([np.full(group.units, group.kind == "heads") for group in groups])[order]
+    # Counts times prices, as every sum of prices in this package is formed: equal counts then cost equal sums.
+    head_price, neuron_price = prices.get("heads", 1.0), prices.get("ffn_neurons", 1.0)
+    spent = np.cumsum(heads) * head_price + np.cumsum(~heads) * neuron_price
+    keep = np.zeros(len(order), dtype=np.bool_)
+    keep[order[: int(np.searchsorted(spent, budget, side="right"))]] = True
+    ends = np.cumsum([group.units for group in groups])[:-1]
+    return Masks(
+        {group.name: torch.from_numpy(part.copy()) for group, part in zip(groups, np.split(keep, ends), strict=True)}
+    )
+
+
+def _check_scores(scores: Scores) -> None:
+    for name, values in scores.items():
+        if not bool((values.isfinite() & (values >= 0)).all()):
+            raise CompressorError(f"scores of '{name}': expected finite numbers, not negative; got {values.min():g}")
 
 
 def _flat_scores(groups: Sequence[PrunableGroup], scores: Scores, kind: UnitKind) -> Array:

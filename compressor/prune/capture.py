@@ -78,22 +78,26 @@ def gate_gradients(
     with frozen(model), consumer_inputs(model, groups) as read, torch.enable_grad():
         for batch in batches:
             scalars = signals(raw_output(model, batch), batch)
-            rows, count = scalars.shape
-            for group in groups:
-                parts[group.name].append(torch.zeros(rows, count, group.units, dtype=scalars.dtype))
-            for index in range(count if read else 0):
-                last = index == count - 1
-                gradients = torch.autograd.grad(scalars[:, index].sum(), list(read.values()), retain_graph=not last)
-                for group, gradient in _paired(groups, read, gradients):
-                    products = (read[group.name].detach() * gradient).sum(dim=1)
-                    per_unit = products.reshape(rows, group.units, group.width).sum(dim=2)
-                    parts[group.name][-1][:, index] = per_unit.cpu()
+            for name, products in gate_products(scalars, groups, read).items():
+                parts[name].append(products.cpu())
     return {name: torch.cat(tensors) for name, tensors in parts.items()}
 
 
-def _paired(
-    groups: Sequence[PrunableGroup], read: Mapping[str, Tensor], gradients: Sequence[Tensor]
-) -> Iterator[tuple[PrunableGroup, Tensor]]:
-    by_name = {group.name: group for group in groups}
-    for name, gradient in zip(read, gradients, strict=True):
-        yield by_name[name], gradient
+def gate_products(scalars: Tensor, groups: Sequence[PrunableGroup], read: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the gate gradients of one batch: per group name, shape (B, K, units), on the scalars' device.
+
+    Args:
+        scalars: K of every sample, shape (B, K), computed inside ``consumer_inputs``.
+        groups: those that were watched; emptied ones give shape (B, K, 0).
+        read: what ``consumer_inputs`` collected.
+    """
+    rows, count = scalars.shape
+    products = {group.name: scalars.new_zeros(rows, count, group.units) for group in groups}
+    watched = [group for group in groups if group.name in read]
+    for index in range(count if watched else 0):
+        inputs = [read[group.name] for group in watched]
+        gradients = torch.autograd.grad(scalars[:, index].sum(), inputs, retain_graph=index < count - 1)
+        for group, activations, gradient in zip(watched, inputs, gradients, strict=True):
+            summed = (activations.detach() * gradient).sum(dim=1)
+            products[group.name][:, index] = summed.reshape(rows, group.units, group.width).sum(dim=2)
+    return {name: product.detach() for name, product in products.items()}

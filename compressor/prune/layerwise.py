@@ -7,7 +7,7 @@ any layer runs alone, on any hidden states. Works for layers that return a tenso
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,13 +18,17 @@ from compressor.errors import CompressorError
 from compressor.model.groups import PrunableGroup
 from compressor.model.outputs import raw_output
 
+Batch = Mapping[str, Tensor]
+Run = Callable[[nn.Module, Batch], Any]
+
 
 @dataclass(frozen=True)
 class LayerCall:
-    """What a layer was called with, hidden states aside."""
+    """What a layer was called with, hidden states aside, and whether it gives them back in a tuple."""
 
     args: tuple[Any, ...]
     kwargs: Mapping[str, Any]
+    gives_tuple: bool
 
 
 @dataclass
@@ -52,13 +56,16 @@ def layer_names(groups: Sequence[PrunableGroup]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(group.layer for group in sorted(groups, key=lambda group: group.index)))
 
 
-def record(model: nn.Module, layers: Sequence[str], batch: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, LayerCall]]:
+def record(
+    model: nn.Module, layers: Sequence[str], batch: Batch, run: Run | None = None
+) -> tuple[Tensor, dict[str, LayerCall]]:
     """Run a batch; return what the lowest layer reads, shape (B, T, D), and per layer name how it is called.
 
     Args:
         model: in eval mode.
         layers: dotted names, bottom to top.
         batch: on the model's device.
+        run: how to run it, where the caller wants more of the same pass; default: forward, without gradients.
 
     Raises:
         CompressorError: a layer is not called exactly once with its hidden states as first positional argument.
@@ -66,22 +73,29 @@ def record(model: nn.Module, layers: Sequence[str], batch: Mapping[str, Tensor])
     calls: dict[str, LayerCall] = {}
     inputs: dict[str, Tensor] = {}
 
-    def watch(name: str) -> Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], None]:
-        def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def watch(name: str) -> Callable[[nn.Module, tuple[Any, ...], dict[str, Any], Any], None]:
+        def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
             if name in calls or not args or not isinstance(args[0], Tensor):
                 raise CompressorError(f"{name}: expected one call, with the hidden states as first argument")
-            calls[name], inputs[name] = LayerCall(args[1:], kwargs), args[0]
+            calls[name] = LayerCall(args[1:], kwargs, gives_tuple=isinstance(output, tuple))
+            inputs[name] = args[0].detach()
 
         return hook
 
-    with ExitStack() as stack, torch.no_grad():
+    with ExitStack() as stack:
         for name in layers:
             layer = model.get_submodule(name)
-            stack.enter_context(layer.register_forward_pre_hook(watch(name), with_kwargs=True))
-        raw_output(model, batch)
+            stack.enter_context(layer.register_forward_hook(watch(name), with_kwargs=True))
+        (run or forward)(model, batch)
     if len(calls) < len(layers):
         raise CompressorError(f"{next(name for name in layers if name not in calls)}: the model does not call it")
     return inputs[layers[0]], calls
+
+
+def forward(model: nn.Module, batch: Batch) -> Tensor:
+    """Return the raw output of a batch, without gradients."""
+    with torch.no_grad():
+        return raw_output(model, batch)
 
 
 def replay(model: nn.Module, layer: str, call: LayerCall, hidden: Tensor) -> Tensor:
@@ -96,6 +110,72 @@ def replay(model: nn.Module, layer: str, call: LayerCall, hidden: Tensor) -> Ten
     output = model.get_submodule(layer)(hidden, *call.args, **call.kwargs)
     result: Tensor = output[0] if isinstance(output, tuple) else output
     return result
+
+
+class _ReachedError(Exception):
+    """Ends a layer's forward pass early; never leaves this module."""
+
+
+def replay_until(model: nn.Module, group: PrunableGroup, call: LayerCall, hidden: Tensor) -> None:
+    """Run a group's layer only as far as the group's consumer: what comes behind it costs nothing.
+
+    Args:
+        model: the recorded one, or a pruned copy of it; ``watched`` sees what passes.
+        group: of this model.
+        call: what ``record`` noted for the layer and this batch.
+        hidden: what the layer reads, shape (B, T, D).
+    """
+
+    def stop(*_: Any) -> None:
+        raise _ReachedError
+
+    consumer = model.get_submodule(group.consumer.module)
+    with consumer.register_forward_hook(stop), suppress(_ReachedError):
+        replay(model, group.layer, call, hidden)
+
+
+class _Skipped(nn.Module):
+    """Stands in for a layer that was run before: gives the hidden states it is shown.
+
+    Shape:
+        Input: (B, T, D) and whatever else the layer is called with. Output: the same, as the layer gives it.
+    """
+
+    def __init__(self, call: LayerCall) -> None:
+        super().__init__()
+        self.gives_tuple = call.gives_tuple
+
+    def forward(self, hidden: Tensor, *_: Any, **__: Any) -> Any:
+        return (hidden,) if self.gives_tuple else hidden
+
+
+@contextmanager
+def resumed(model: nn.Module, calls: Mapping[str, LayerCall], layer: str, hidden: Tensor) -> Iterator[None]:
+    """Let the model's forward start, inside a ``with`` block, at one layer from given hidden states.
+
+    The layers below are not computed; embeddings are looked up and lost. Their modules are put back afterwards.
+
+    Args:
+        model: the recorded one, or a pruned copy of it.
+        calls: what ``record`` noted, bottom to top.
+        layer: where to start.
+        hidden: what that layer reads, shape (B, T, D).
+    """
+    below = list(calls)[: list(calls).index(layer)]
+    originals = {name: model.get_submodule(name) for name in below}
+
+    def inject(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        return (hidden, *args[1:])
+
+    hook = model.get_submodule(layer).register_forward_pre_hook(inject)
+    try:
+        for name in below:
+            model.set_submodule(name, _Skipped(calls[name]))
+        yield
+    finally:
+        hook.remove()
+        for name, module in originals.items():
+            model.set_submodule(name, module)
 
 
 @contextmanager

@@ -61,6 +61,28 @@ class Moments:
         self.gram += a.T @ a
         self.cross += a.T @ e
 
+    def kept(self, columns: Tensor, weight: Tensor) -> Moments:
+        """Return the moments of some columns when the others are removed and their output joins the error.
+
+        One pass over the tokens thus serves every choice of units: nothing has to run again.
+
+        Args:
+            columns: indices of those that stay.
+            weight: the output matrix that gave the errors, shape (D, all columns).
+        """
+        gone = torch.ones(len(self.activations), dtype=torch.bool, device=self.gram.device)
+        gone[columns] = False
+        lost = weight.detach().to(self.gram)[:, gone]
+        left = Moments(len(columns), len(self.errors), self.gram.device)
+        left.weight = self.weight
+        left.activations = self.activations[columns]
+        left.errors = self.errors + lost @ self.activations[gone]
+        left.gram = self.gram[columns][:, columns]
+        left.cross = self.cross[columns] + self.gram[columns][:, gone] @ lost.T
+        own = (lost @ self.gram[gone][:, gone] * lost).sum()
+        left.squared = self.squared + float(own + 2 * (lost.T * self.cross[gone]).sum())
+        return left
+
 
 @dataclass(frozen=True)
 class Correction:

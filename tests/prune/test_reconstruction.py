@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from compressor.model import Masks, ParamSlice, shrink
 from compressor.model.outputs import raw_output
-from compressor.prune import Moments, Reconstruction, reconstruct
-from compressor.prune.reconstruction import _choose
+from compressor.prune import Evidence, Moments, Reconstruction, reconstruct
+from compressor.prune.fitting import best_correction
 from compressor.testing import tiny_batch, tiny_model
 from compressor_plugins.families.bert import Bert
 from compressor_plugins.families.distilbert import DistilBert
@@ -159,10 +159,8 @@ def test_held_out_rows_decide_between_weights_scales_and_nothing(noise: float, s
     weight, seen, unseen, random = (torch.randn(n, 32, generator=generator) for n in (32, 33, 400, 33))
     train = moments_of(seen, 0.5 * seen @ weight.T + noise * random)
     judge = moments_of(unseen, sign * 0.5 * unseen @ weight.T)
-    everything = Masks({group.name: torch.ones(48, dtype=torch.bool)})
-    chosen, fit = _choose(
-        replace(group, consumer=ParamSlice("", dim=1, width=32)), asked(everything), weight, train, judge
-    )
+    group = replace(group, consumer=ParamSlice("", dim=1, width=32))
+    chosen, fit = best_correction(group, "weights", weight, Evidence(train, judge))
     assert fit.accepted == accepted
     assert (chosen is None) == (accepted == "none")
     assert (fit.error_after < fit.error_before) == (accepted != "none")

@@ -3,41 +3,25 @@
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from compressor.model import Masks
-from compressor.model.costs import encoder_macs, kept_macs, unit_prices
+from compressor.model.costs import unit_prices
 from compressor.plugin import Pruned
 from compressor.progress import track
 from compressor.prune import Reconstruction, Signals, SublayerFit, gate_gradients, rearrange, reconstruct, search_masks
+from compressor_plugins.methods._report import Stopwatch, dense_macs, figures
 
 if TYPE_CHECKING:
     from compressor.run.session import Session
     from compressor_plugins.methods.fisher import Fisher
 
 Gradients = Mapping[str, Tensor]
-
-
-class Stopwatch:
-    """Seconds spent, by phase."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-
-    @contextmanager
-    def phase(self, name: str) -> Iterator[None]:
-        """Time a ``with`` block."""
-        start = time.perf_counter()
-        yield
-        self.seconds[name] = round(time.perf_counter() - start, 3)
 
 
 def prune(method: Fisher, session: Session) -> Pruned:
@@ -50,7 +34,7 @@ def prune(method: Fisher, session: Session) -> Pruned:
         masks, milder = choose_masks(method, session, gradients, sequence)
     with watch.phase("tuning"):
         weights, fits = tune(method, session, masks, milder)
-    return Pruned(masks, weights, _metrics(session, masks, fits, sequence) | {"seconds": watch.seconds})
+    return Pruned(masks, weights, figures(session, masks, fits, sequence) | {"seconds": watch.seconds})
 
 
 def importance_gradients(method: Fisher, session: Session) -> Gradients:
@@ -89,7 +73,7 @@ def choose_masks(method: Fisher, session: Session, gradients: Gradients, sequenc
     The target is a fraction of the *dense* model, also where the session's model was pruned before.
     """
     groups, keep = session.groups, method.target.macs or 1.0
-    dense = encoder_macs(session.teacher, session.family.groups(session.teacher), sequence)
+    dense = dense_macs(session, sequence)
     prices = unit_prices(session.model, groups, sequence)
     scores = {name: gradient.double().square().sum(dim=0) for name, gradient in gradients.items()}
     masks = search_masks(groups, scores, prices=prices, budget=keep * dense)
@@ -118,16 +102,3 @@ def tune(method: Fisher, session: Session, masks: Masks, milder: Masks) -> tuple
         token_weights=session.task.token_weights,
     )
     return reconstruct(session.model, session.family, session.calibration.batches(session.device), task)
-
-
-def _metrics(session: Session, masks: Masks, fits: list[SublayerFit], sequence: float) -> dict[str, Any]:
-    groups = session.groups
-    dense = encoder_macs(session.teacher, session.family.groups(session.teacher), sequence)
-    kept = [(group.kind, int(masks.keep[group.name].sum())) for group in groups]
-    return {
-        "macs_kept": kept_macs(session.model, groups, masks.keep, sequence) / dense,
-        "sequence": sequence,
-        "heads_kept": [count for kind, count in kept if kind == "heads"],
-        "neurons_kept": [count for kind, count in kept if kind == "ffn_neurons"],
-        "tuning": [asdict(fit) for fit in fits],
-    }

@@ -1,0 +1,134 @@
+"""The loop of K-prune: measure, search, remove, re-fit; one sublayer after the other, bottom to top."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from compressor.model import Masks
+from compressor.model.costs import kept_macs, unit_prices
+from compressor.plugin import Pruned
+from compressor.progress import track
+from compressor.prune import Cached, Evidence, Reconstruction, Sweep, threshold_masks, unpruned, watched
+from compressor_plugins.methods._knowledge import Measurement
+from compressor_plugins.methods._report import Stopwatch, dense_macs, figures
+
+if TYPE_CHECKING:
+    from compressor.model.groups import PrunableGroup
+    from compressor.prune.layerwise import Batch
+    from compressor.run.session import Session
+    from compressor_plugins.methods.kprune import KPrune
+
+
+def prune(method: KPrune, session: Session) -> Pruned:
+    """Run the whole method on a session."""
+    climb = _Climb(method, session)
+    with climb.watch.phase("knowledge"):
+        climb.start()
+    groups = climb.groups
+    for index, group in enumerate(track(groups, "K-prune")):
+        if index == 0 or groups[index - 1].layer != group.layer:
+            climb.enter(group.layer, groups[index - 1].layer if index else None)
+        climb.settle(index)
+    masks = Masks({**unpruned(climb.sweep.groups).keep, **climb.keep})
+    metrics = figures(session, masks, climb.sweep.fits, climb.sequence)
+    return Pruned(masks, climb.sweep.weights, metrics | {"seconds": climb.watch.seconds})
+
+
+class _Climb:
+    """What is known between two sublayers.
+
+    Attributes:
+        groups: that have units, bottom to top.
+        keep: masks of the sublayers that are done, by group name.
+        scores: the last measured knowledge of every unit that is not done.
+        dense: z of the dense model, a tensor per batch.
+    """
+
+    def __init__(self, method: KPrune, session: Session) -> None:
+        self.method, self.session = method, session
+        self.sequence = method.target.sequence or session.calibration.mean_length
+        self.sweep = Sweep(
+            session.model,
+            session.family,
+            Reconstruction(
+                student=Masks({}),
+                teacher=Masks({}),
+                tuning=method.tuning,
+                token_weights=session.task.token_weights,
+            ),
+        )
+        self.groups = [group for group in self.sweep.groups if group.units]
+        self.prices = unit_prices(session.model, self.groups, self.sequence)
+        self.budget = (method.target.macs or 1.0) * dense_macs(session, self.sequence)
+        self.generator = np.random.default_rng(session.seed)
+        self.watch = Stopwatch()
+        self.keep: dict[str, Tensor] = {}
+        self.scores: dict[str, Tensor] = {}
+        self.dense: list[Tensor] = []
+
+    def _measurement(self, model: nn.Module, groups: Sequence[PrunableGroup]) -> Measurement:
+        task = self.session.task
+        return Measurement(self.method, task, model=model, groups=groups, generator=self.generator)
+
+    def start(self) -> None:
+        """Measure the dense model, and record every batch in the same pass."""
+        measurement = self._measurement(self.session.model, self.groups)
+        weights, top = self.session.task.token_weights, self.sweep.layers[-1]
+
+        def run(_: nn.Module, batch: Batch) -> None:
+            real = batch["attention_mask"]
+            last = weights(batch) * real
+            self.dense.append(measurement.run(batch, None, lambda group: last if group.layer == top else real))
+
+        self.sweep.start(self.session.calibration.batches(self.session.device), run)
+        self.scores = measurement.scores()
+
+    def enter(self, layer: str, below: str | None) -> None:
+        """Bring the student, and then the teacher, to a layer."""
+        with self.watch.phase("tuning"):
+            if below is not None:
+                self.sweep.advance_student(below)
+            self.sweep.advance_teacher(layer)
+
+    def settle(self, index: int) -> None:
+        """Decide on one sublayer, remove what goes, re-fit the rest."""
+        group, refresh = self.groups[index], self.method.refresh
+        if index and refresh and index % refresh == 0:
+            with self.watch.phase("knowledge"):
+                evidence = self._measure(index)
+        else:
+            with self.watch.phase("tuning"):
+                evidence = self.sweep.evidence(group)
+        self.keep[group.name] = self._search(index)
+        with self.watch.phase("tuning"):
+            self.sweep.fit(group, self.sweep.remove(group, self.keep[group.name], evidence))
+
+    def _measure(self, index: int) -> Evidence:
+        """Measure from the cached inputs of a sublayer upward; its moments come from the same pass."""
+        group, sweep = self.groups[index], self.sweep
+        left = [sweep.left[each.name] for each in self.groups[index:]]
+        measurement, evidence = self._measurement(sweep.student, left), sweep.empty_evidence(group)
+        with watched(sweep.student, left[:1]) as seen:
+            for cached, dense in zip(sweep.batches, self.dense, strict=True):
+                with sweep.suffix(cached, group.layer):
+                    measurement.run(cached.inputs, dense, self._weights(cached))
+                sweep.observe(group, cached, seen[group.name], evidence)
+        self.scores = measurement.scores()
+        return evidence
+
+    def _weights(self, cached: Cached) -> Any:
+        return lambda group: self.sweep.token_weights(cached, group)
+
+    def _search(self, index: int) -> Tensor:
+        """Return the mask of one sublayer from the search over it and all above it."""
+        rest, done = self.groups[index:], self.groups[:index]
+        spent = kept_macs(self.session.model, done, self.keep, self.sequence) if done else 0.0
+        scores = {group.name: self.scores[group.name] for group in rest}
+        found = threshold_masks(rest, scores, prices=self.prices, budget=self.budget - spent)
+        mask: Tensor = found.keep[self.groups[index].name]
+        return mask.clone().to(torch.bool)
