@@ -11,7 +11,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification, PreTrainedTokenizerFast
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForQuestionAnswering,
+    AutoModelForSequenceClassification,
+    PreTrainedTokenizerFast,
+)
 
 from compressor.model import checkpoint, surgery
 from compressor.model.groups import PrunableGroup
@@ -19,6 +25,8 @@ from compressor.model.masks import Masks
 from compressor.model.outputs import raw_output
 from compressor.model.runtime import open_session
 from compressor.plugin import ModelFamily
+from compressor.plugin.components import Head
+from compressor.verify.inference import call
 
 TEXT = "the a cat dog fish bird ate saw likes big small red good bad fast slow film plot very not is was"
 WORDS = tuple(TEXT.split())
@@ -31,6 +39,11 @@ SHAPE: Mapping[str, Any] = {
     "intermediate_size": 48,
     "max_position_embeddings": 160,
 }
+AUTO: Mapping[Head, Any] = {
+    "sequence-classification": AutoModelForSequenceClassification,
+    "question-answering": AutoModelForQuestionAnswering,
+    "feature-extraction": AutoModel,
+}
 DISTILBERT_NAMES = {
     "hidden_size": "dim",
     "num_hidden_layers": "n_layers",
@@ -42,6 +55,7 @@ DISTILBERT_NAMES = {
 def tiny_model(
     model_type: str = "bert",
     *,
+    head: Head = "sequence-classification",
     num_labels: int | None = 2,
     seed: int = 0,
     attention: str | None = None,
@@ -51,7 +65,8 @@ def tiny_model(
 
     Args:
         model_type: ``bert``, ``roberta``, ``electra``, ``distilbert``, ... as in the model's config.
-        num_labels: outputs of the classification head; None gives the bare encoder.
+        head: what stands on the encoder; for ``"question-answering"`` ``num_labels`` must be 2.
+        num_labels: outputs of the head; None gives the bare encoder.
         seed: of the weights, which are larger than usual so that every unit matters.
         attention: implementation, ``"eager"`` or ``"sdpa"``; None = transformers' choice.
         shape: replacements for ``SHAPE``.
@@ -62,10 +77,9 @@ def tiny_model(
     if model_type == "electra":
         sizes["embedding_size"] = 16
     config = AutoConfig.for_model(model_type, pad_token_id=0, initializer_range=0.2, **sizes)
-    auto: Any = AutoModel
     if num_labels is not None:
         config.num_labels = num_labels
-        auto = AutoModelForSequenceClassification
+    auto: Any = AutoModel if num_labels is None else AUTO[head]
     torch.manual_seed(seed)
     model: nn.Module = auto.from_config(config, attn_implementation=attention).eval()
     for name, parameter in model.named_parameters():
@@ -97,9 +111,9 @@ def tiny_tokenizer() -> PreTrainedTokenizerFast:
     )
 
 
-def tiny_checkpoint(path: Path, model_type: str = "bert", *, num_labels: int | None = 2, **shape: Any) -> Path:
-    """Save a tiny model and its tokenizer as a checkpoint directory and return the directory."""
-    checkpoint.save(tiny_model(model_type, num_labels=num_labels, **shape), path)
+def tiny_checkpoint(path: Path, model_type: str = "bert", **options: Any) -> Path:
+    """Save a tiny model, made with the options of ``tiny_model``, and its tokenizer as a checkpoint directory."""
+    checkpoint.save(tiny_model(model_type, **options), path)
     tiny_tokenizer().save_pretrained(path)
     return path
 
@@ -173,7 +187,7 @@ def assert_onnx_equals_torch(
     """Assert that an exported file gives the model's output on a batch, by absolute difference."""
     session = open_session(path)
     inputs = {put.name: batch[put.name].cpu().numpy() for put in session.get_inputs()}
-    (found,) = session.run(None, inputs)
+    found = call(session, inputs)
     with torch.no_grad():
         expected = raw_output(model, {name: batch[name] for name in inputs}).cpu()
     torch.testing.assert_close(torch.from_numpy(found), expected, rtol=0, atol=tolerance)
@@ -182,13 +196,13 @@ def assert_onnx_equals_torch(
 def assert_family_conforms(family: ModelFamily, model_type: str, **shape: Any) -> None:
     """Assert that a family's table is right for one model type: a plugin author's one-line test.
 
-    With and without a classification head: groups are unique and ordered, masking equals removal to 1e-5 for every
+    With a classification head, with one for question answering, and without: groups are unique and ordered, masking equals removal to 1e-5 for every
     pruning of ``example_masks``, and a saved model loads to exactly the same outputs.
     """
     assert model_type in family.model_types, f"{model_type} is not among {family.model_types}"
     batch = tiny_batch(labels=False)
-    for num_labels in (2, None):
-        model = tiny_model(model_type, num_labels=num_labels, **shape)
+    for head in AUTO:
+        model = tiny_model(model_type, head=head, num_labels=None if head == "feature-extraction" else 2, **shape)
         groups = family.groups(model)
         assert len({group.name for group in groups}) == len(groups) > 0, "group names must be unique"
         order = [(group.index, group.kind == "ffn_neurons") for group in groups]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import random
 from pathlib import Path
 from typing import Any
@@ -46,3 +47,29 @@ def toy_recipe(directory: Path, *, model_type: str = "bert", **changes: Any) -> 
     path = directory / "recipe.yaml"
     path.write_text(yaml.safe_dump(recipe, sort_keys=False))
     return path
+
+
+def write_questions(path: Path, count: int, *, seed: int, unanswerable: bool = False) -> Path:
+    """Write SQuAD rows: random words as contexts, spans of them as answers, none for a third where that is allowed."""
+    draw = random.Random(seed)  # noqa: S311 - toy data
+    rows = []
+    for number in range(count):
+        words = draw.choices(WORDS, k=draw.randint(4, 60))
+        first = draw.randrange(len(words))
+        last = min(len(words), first + draw.randint(1, 3))
+        answer = {"text": [" ".join(words[first:last])], "answer_start": [len(" ".join([*words[:first], ""]))]}
+        if unanswerable and number % 3 == 0:
+            answer = {"text": [], "answer_start": []}
+        asked = " ".join(draw.choices(WORDS, k=5))
+        rows.append({"id": str(number), "question": asked, "context": " ".join(words), "answers": answer})
+    path.write_text(json.dumps(rows))
+    return path
+
+
+def squad_recipe(directory: Path, *, model_type: str = "bert", version: str = "1.1") -> Path:
+    """Write a question-answering checkpoint, toy questions and a recipe like that of ``toy_recipe``."""
+    checkpoint = tiny_checkpoint(directory / "answers", model_type, head="question-answering")
+    for seed, split in enumerate(("train", "validation")):
+        write_questions(directory / "answers" / f"{split}.json", 40, seed=seed, unanswerable=version == "2.0")
+    task = {"name": "squad", "version": float(version), "path": str(checkpoint), "max_length": 32, "stride": 8}
+    return toy_recipe(directory, model_type=model_type, model=str(checkpoint), task=task)

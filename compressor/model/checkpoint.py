@@ -19,7 +19,12 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 import transformers
 from torch import nn
-from transformers import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING, MODEL_MAPPING, PreTrainedModel
+from transformers import (
+    MODEL_FOR_QUESTION_ANSWERING_MAPPING,
+    MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
+    MODEL_MAPPING,
+    PreTrainedModel,
+)
 from transformers.utils import logging as chatter
 
 from compressor.errors import CompressorError, InputError
@@ -48,6 +53,12 @@ TOKENIZER_FILES = (
     "added_tokens.json",
     "merges.txt",
 )
+HEADS: Mapping[str, Any] = {
+    "sequence-classification": MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
+    "question-answering": MODEL_FOR_QUESTION_ANSWERING_MAPPING,
+    "feature-extraction": MODEL_MAPPING,
+}
+"""transformers' tables from a config's class to the class of the model with that head."""
 
 
 def save(model: nn.Module, directory: Path, tokenizer_source: Path | None = None) -> None:
@@ -85,7 +96,7 @@ def load_pretrained(
     model: str,
     families: Mapping[str, Family],
     *,
-    head: Literal["sequence-classification", "feature-extraction"],
+    head: Literal["sequence-classification", "question-answering", "feature-extraction"],
     revision: str | None = None,
     num_labels: int | None = None,
 ) -> nn.Module:
@@ -94,9 +105,9 @@ def load_pretrained(
     Args:
         model: a directory, or a model of the hub.
         families: by ``model_type``.
-        head: with its classification head, or the bare encoder.
+        head: with a head of this kind, or the bare encoder.
         revision: branch, tag or commit on the hub.
-        num_labels: outputs that the classification head must have; None accepts any.
+        num_labels: outputs that the head must have; None accepts any.
 
     Raises:
         InputError: there is no such checkpoint, its family is unknown, its weights are not complete and readable
@@ -105,15 +116,14 @@ def load_pretrained(
     """
     directory = local_directory(model, revision)
     config = checkpoint_config(directory, families)
-    mapping = MODEL_MAPPING if head == "feature-extraction" else MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING
-    loaded = _load(mapping[type(config)], directory, config, families)
-    if head == "sequence-classification" and num_labels is not None and config.num_labels != num_labels:
+    if head != "feature-extraction" and num_labels is not None and config.num_labels != num_labels:
+        kind = head.removeprefix("sequence-").replace("-", " ")
         raise InputError(
-            f"{model}: the task needs {num_labels} outputs of the classification head, the checkpoint's config.json "
+            f"{model}: the task needs {num_labels} outputs of the {kind} head, the checkpoint's config.json "
             f"says {config.num_labels}",
             hint="give the checkpoint that was fine-tuned for this task with -m, or choose the task it was tuned for",
         )
-    return loaded
+    return _load(HEADS[head][type(config)], directory, config, families)
 
 
 def fingerprint(source: Path | nn.Module) -> str:

@@ -1,4 +1,4 @@
-"""What an encoder takes and gives: its inputs, the longest of them, and the one output that a task reads."""
+"""What an encoder takes and gives: its inputs, the longest of them, and the output that a task reads."""
 
 from __future__ import annotations
 
@@ -6,14 +6,16 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
-OUTPUT_NAMES: Mapping[str, str] = {
-    "sequence-classification": "logits",
-    "feature-extraction": "last_hidden_state",
+OUTPUT_NAMES: Mapping[str, tuple[str, ...]] = {
+    "sequence-classification": ("logits",),
+    "question-answering": ("start_logits", "end_logits"),
+    "feature-extraction": ("last_hidden_state",),
 }
-"""Name of the output, in torch and in the exported graph, by the model's head."""
+"""Names of the outputs, in torch and in the exported graph, by the model's head."""
 
 
 def accepted_inputs(model: nn.Module) -> tuple[str, ...]:
@@ -23,10 +25,13 @@ def accepted_inputs(model: nn.Module) -> tuple[str, ...]:
 
 
 def raw_output(model: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
-    """Run the model on a batch's inputs; return logits (B, C), or the last hidden state (B, T, D) of a bare encoder."""
+    """Run the model on a batch's inputs; return what its head gives.
+
+    Logits (B, C); start and end logits, stacked to (B, T, 2); or the last hidden state (B, T, D) of a bare encoder.
+    """
     outputs: Any = model(**{name: batch[name] for name in accepted_inputs(model) if name in batch})
-    logits: Tensor | None = getattr(outputs, "logits", None)
-    return outputs.last_hidden_state if logits is None else logits
+    names = next(names for names in OUTPUT_NAMES.values() if names[0] in outputs)
+    return outputs[names[0]] if len(names) == 1 else torch.stack([outputs[name] for name in names], dim=-1)
 
 
 def max_positions(model: nn.Module) -> int:

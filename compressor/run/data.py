@@ -8,20 +8,38 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from compressor.model.outputs import INPUTS
 
+PLAIN = ("labels", "window")
+"""Columns of numbers that join a batch as they are, shape (B,) or (B, 2)."""
+
 
 def collate(rows: Sequence[Mapping[str, Any]], tokenizer: PreTrainedTokenizerBase) -> dict[str, Tensor]:
-    """Pad rows to the longest of them; return ``input_ids`` and friends of shape (B, T), ``labels`` (B,) if any."""
+    """Pad rows to the longest of them: ``input_ids`` and friends of shape (B, T), and the columns of ``PLAIN`` if any."""
     inputs = [{key: row[key] for key in INPUTS if key in row} for row in rows]
     batch: dict[str, Tensor] = dict(tokenizer.pad(inputs, padding="longest", return_tensors="pt"))
-    if "labels" in rows[0]:
-        batch["labels"] = torch.tensor([row["labels"] for row in rows])
+    batch.update({key: torch.tensor([row[key] for row in rows]) for key in PLAIN if key in rows[0]})
     return batch
+
+
+def draw_examples(rows: Sequence[Mapping[str, Any]], count: int | None, *, seed: int) -> list[Mapping[str, Any]]:
+    """Draw examples without replacement and return their rows in the rows' order.
+
+    Args:
+        rows: those with the same number in the column ``example`` are one example; without the column, each row is.
+        count: of examples; None takes all.
+        seed: of the draw.
+    """
+    examples = [row.get("example", number) for number, row in enumerate(rows)]
+    unique = list(dict.fromkeys(examples))
+    order = np.random.default_rng(seed).permutation(len(unique))
+    drawn = {unique[index] for index in order[:count]}
+    return [row for row, example in zip(rows, examples, strict=True) if example in drawn]
 
 
 def rows_digest(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -34,7 +52,7 @@ class Calibration:
     """Tokenised rows drawn once, in a fixed order (by length, where ``draw_calibration`` drew them).
 
     Attributes:
-        rows: each a mapping with ``input_ids``, ``attention_mask``, (``token_type_ids``,) (``labels``).
+        rows: each a mapping with ``input_ids``, ``attention_mask``, (``token_type_ids``,) (``labels``), (``window``).
         batch_size: rows per batch.
         tokenizer: pads the batches.
     """

@@ -105,7 +105,7 @@ def _export(step: Step, session: Session) -> dict[str, Any]:
                 model,
                 stage / f"{name}.onnx",
                 input_names=session.input_names,
-                output_name=OUTPUT_NAMES[session.task.head],
+                output_names=OUTPUT_NAMES[session.task.head],
             )
     return {"artifacts": {name: _plain(artifact) for name, artifact in session.artifacts.items()}}
 

@@ -8,16 +8,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from compressor.model.runtime import SessionOptions, open_session
 from compressor.plugin.components import Task
 from compressor.recipe.options import Verification
 from compressor.run.calls import plugin_call
-from compressor.run.data import collate
+from compressor.run.data import collate, draw_examples
 from compressor.verify.environment import environment
-from compressor.verify.evaluate import Quality, compare, labels_of, onnx_outputs
+from compressor.verify.evaluate import Quality, compare, onnx_outputs
 from compressor.verify.gates import Limits, check_gates, failed
 from compressor.verify.latency import LatencyRow, Protocol, Shape, measure
 from compressor.verify.statistics import Resampling
@@ -76,9 +75,8 @@ def verify(subject: Subject, options: Verification, *, seed: int) -> dict[str, A
 
 
 def measure_quality(subject: Subject, options: Verification, resampling: Resampling) -> Quality:
-    """Score both files on the same validation rows."""
-    order = np.random.default_rng(resampling.seed).permutation(len(subject.rows))
-    rows = [subject.rows[index] for index in sorted(order[: options.samples])]
+    """Score both files on the same validation rows: all parts of an example, or none."""
+    rows = draw_examples(subject.rows, options.samples, seed=resampling.seed)
     session_options = SessionOptions(provider=options.provider, threads=0)
     dense, compressed = (
         onnx_outputs(
@@ -90,7 +88,7 @@ def measure_quality(subject: Subject, options: Verification, resampling: Resampl
         for path in (subject.dense, subject.compressed)
     )
     with plugin_call(subject.task, "verification"):
-        return compare(subject.task, compressed, dense, labels_of(rows), resampling)
+        return compare(subject.task, compressed, dense, rows, resampling)
 
 
 def measure_latency(subject: Subject, options: Verification, resampling: Resampling) -> list[LatencyRow]:

@@ -29,15 +29,16 @@ class Quality:
     """What compression did to the model's answers.
 
     Attributes:
-        rows: how many there are.
+        rows: how many there are; examples, where some are cut into several.
         metric: name of the task's metric, of which ``difference`` is.
         dense: every metric of the dense model.
         compressed: every metric of the compressed model.
         difference: compressed minus dense, with its paired bootstrap interval.
-        churn: fraction of rows whose predicted class changed; None where there are no classes.
+        churn: fraction of rows whose prediction changed, a class or an answer; None where it cannot be right or wrong.
         lost: fraction of rows that the dense model had right and the compressed one has wrong.
         gained: fraction of rows that the dense model had wrong and the compressed one has right.
-        kl: mean over rows of KL(dense || compressed), in nats.
+        kl: mean of ``Task.divergences``, KL(dense || compressed) in nats, over the rows that the models were given;
+            None for regressions and for tasks without labels.
     """
 
     rows: int
@@ -54,7 +55,7 @@ class Quality:
 def onnx_outputs(
     session: Any, rows: Rows, *, task_output: TaskOutput, collate: Collate, batch_size: int = 32
 ) -> np.ndarray:
-    """Return the task's output of every row, shape (n, C), in the rows' order.
+    """Return the task's output of every row, shape (n, C) or as the task has it, in the rows' order.
 
     Args:
         session: of onnxruntime; is fed the inputs that its graph has.
@@ -78,7 +79,7 @@ def onnx_outputs(
 def torch_outputs(
     model: nn.Module, rows: Rows, *, task_output: TaskOutput, collate: Collate, batch_size: int = 32
 ) -> np.ndarray:
-    """Return the task's output of every row, shape (n, C), in the rows' order; runs where the model is.
+    """Return the task's output of every row, as ``onnx_outputs`` does; runs where the model is.
 
     Raises:
         InputError: there are no rows.
@@ -116,16 +117,11 @@ def _by_length(rows: Rows, batch_size: int) -> Iterator[list[int]]:
         yield order[start : start + batch_size]
 
 
-def labels_of(rows: Rows) -> np.ndarray | None:
-    """Return the labels, shape (n,), or None where rows have none."""
-    return np.array([row["labels"] for row in rows]) if "labels" in rows[0] else None
-
-
 def compare(
     task: Task,
     outputs: np.ndarray,
     dense_outputs: np.ndarray,
-    labels: np.ndarray | None,
+    samples: Rows,
     resampling: Resampling = DEFAULT,
 ) -> Quality:
     """Compare the compressed with the dense model on the same rows.
@@ -134,22 +130,24 @@ def compare(
         task: gives the metrics.
         outputs: of the compressed model, shape (n, C).
         dense_outputs: of the dense model, shape (n, C).
-        labels: shape (n,), or None for tasks without.
-        resampling: of the rows, for the interval of the difference.
+        samples: the n rows that both were given.
+        resampling: of the rows of the task's table, for the interval of the difference.
     """
-    compressed = task.rows(outputs, dense_outputs, labels)
-    dense = task.rows(dense_outputs, dense_outputs, labels)
+    compressed = task.rows(outputs, dense_outputs, samples)
+    dense = task.rows(dense_outputs, dense_outputs, samples)
+    count = len(next(iter(dense.values())))
 
     def difference(rows: np.ndarray) -> float:
         return _metric(task, compressed, rows) - _metric(task, dense, rows)
 
     return Quality(
-        rows=len(outputs),
+        rows=count,
         metric=task.metric,
         dense=task.metrics(dense),
         compressed=task.metrics(compressed),
-        difference=bootstrap(difference, len(outputs), resampling),
-        **_changes(outputs, dense_outputs, labels),
+        difference=bootstrap(difference, count, resampling),
+        **_changes(compressed, dense),
+        kl=_kl(task, outputs, dense_outputs),
     )
 
 
@@ -157,14 +155,17 @@ def _metric(task: Task, values: Mapping[str, np.ndarray], rows: np.ndarray) -> f
     return task.metrics({name: value[rows] for name, value in values.items()})[task.metric]
 
 
-def _changes(outputs: np.ndarray, dense: np.ndarray, labels: np.ndarray | None) -> dict[str, float]:
-    if labels is None or outputs.shape[1] == 1:
+def _changes(compressed: Mapping[str, np.ndarray], dense: Mapping[str, np.ndarray]) -> dict[str, float]:
+    if "correct" not in compressed:
         return {}
-    predicted, before = outputs.argmax(axis=1), dense.argmax(axis=1)
-    log_p, log_q = (torch.from_numpy(z).double().log_softmax(dim=1) for z in (dense, outputs))
     return {
-        "churn": float(np.mean(predicted != before)),
-        "lost": float(np.mean((before == labels) & (predicted != labels))),
-        "gained": float(np.mean((before != labels) & (predicted == labels))),
-        "kl": float((log_p.exp() * (log_p - log_q)).sum(dim=1).mean()),
+        "churn": float(np.mean(compressed["predictions"] != dense["predictions"])),
+        "lost": float(np.mean(dense["correct"] & ~compressed["correct"])),
+        "gained": float(np.mean(~dense["correct"] & compressed["correct"])),
     }
+
+
+def _kl(task: Task, outputs: np.ndarray, dense: np.ndarray) -> float | None:
+    if task.label_free or outputs.shape[1] == 1:
+        return None
+    return float(task.divergences(*(torch.from_numpy(z).double() for z in (outputs, dense))).mean())

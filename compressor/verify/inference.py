@@ -38,17 +38,21 @@ def feeds(types: Types, batch: Mapping[str, Any]) -> dict[str, np.ndarray]:
 
 
 def call(session: Any, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
-    """Return the first output of an onnxruntime session.
+    """Return what an onnxruntime session gives: its output, or several of one shape, stacked on a last axis.
+
+    The start and the end logits (B, T) of question answering thus come as (B, T, 2), as ``raw_output`` has them. Of
+    outputs of different shapes only the first is returned.
 
     Raises:
         InputError: onnxruntime refuses these inputs, e.g. because they are longer than the model's positions.
     """
     try:
-        output: np.ndarray = session.run(None, inputs)[0]
+        outputs: list[np.ndarray] = session.run(None, inputs)
     except Exception as error:  # onnxruntime raises a family of types without a common root of its own
         shape = "x".join(str(size) for size in next(iter(inputs.values())).shape)
         raise InputError(
             f"onnxruntime cannot run the file on inputs of shape {shape}: {error}",
             hint="check that the length is within the model's positions and the ids within its vocabulary",
         ) from error
-    return output
+    one = len(outputs) == 1 or len({output.shape for output in outputs}) > 1
+    return outputs[0] if one else np.stack(outputs, axis=-1)

@@ -72,8 +72,10 @@ def quality_section(quality: Data) -> Section:
     if quality.get("churn") is not None:
         notes.append(
             f"{quality['churn']:.1%} of the answers changed: {quality['lost']:.1%} were right and are wrong now, "
-            f"{quality['gained']:.1%} the other way; mean KL to dense {quality['kl']:.3g} nats"
+            f"{quality['gained']:.1%} the other way"
         )
+    if quality.get("kl") is not None:
+        notes.append(f"mean KL to dense {quality['kl']:.3g} nats")
     title = f"Quality of the ONNX files in onnxruntime, {quality['rows']:,} held-out rows"
     return Section(title, ("metric", "dense", "compressed", "change", confidence), rows, tuple(notes))
 

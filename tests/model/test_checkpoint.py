@@ -28,6 +28,7 @@ FAMILIES: dict[str, Any] = {
 }
 CLASSIFIER: Head = "sequence-classification"
 ENCODER: Head = "feature-extraction"
+ANSWERS: Head = "question-answering"
 
 
 def output(model: nn.Module) -> Tensor:
@@ -235,6 +236,28 @@ def test_a_checkpoint_without_a_head_is_refused_for_classification(tmp_path: Pat
 def test_a_head_of_another_task_is_refused(source: Path) -> None:
     with pytest.raises(InputError, match=r"needs 3 outputs .* says 2"):
         checkpoint.load_pretrained(str(source), FAMILIES, head=CLASSIFIER, num_labels=3)
+
+
+@pytest.mark.parametrize("model_type", FAMILIES)
+def test_a_question_answering_model_comes_back_pruned_or_not(tmp_path: Path, model_type: str) -> None:
+    model = tiny_model(model_type, head=ANSWERS)
+    checkpoint.save(model, tmp_path / "dense")
+    again = checkpoint.load_pretrained(str(tmp_path / "dense"), FAMILIES, head=ANSWERS, num_labels=2)
+    assert torch.equal(output(again), output(model))
+    assert output(model).shape == (4, 12, 2)
+    smaller = pruned(model_type, head=ANSWERS)
+    checkpoint.save(smaller, tmp_path / "pruned")
+    assert torch.equal(output(checkpoint.load(tmp_path / "pruned", FAMILIES)), output(smaller))
+
+
+@pytest.mark.parametrize("model_type", FAMILIES)
+def test_a_classifier_is_refused_for_question_answering(tmp_path: Path, model_type: str) -> None:
+    tiny_checkpoint(tmp_path / "two", model_type)
+    with pytest.raises(InputError, match=r"no trained head .*qa_outputs.*would be random"):
+        checkpoint.load_pretrained(str(tmp_path / "two"), FAMILIES, head=ANSWERS, num_labels=2)
+    tiny_checkpoint(tmp_path / "three", model_type, num_labels=3)
+    with pytest.raises(InputError, match=r"needs 2 outputs of the question answering head, .* says 3"):
+        checkpoint.load_pretrained(str(tmp_path / "three"), FAMILIES, head=ANSWERS, num_labels=2)
 
 
 def test_saved_weights_of_a_pruned_model_must_fit_its_config(tmp_path: Path) -> None:

@@ -70,7 +70,7 @@ class ToyExporter(Exporter):
 
     opset: int = Field(default=20, ge=18, description="Opset.")
 
-    def export(self, model: Any, path: Path, *, input_names: Sequence[str], output_name: str) -> Any:
+    def export(self, model: Any, path: Path, *, input_names: Sequence[str], output_names: Sequence[str]) -> Any:
         raise NotImplementedError
 
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 import pytest
 import torch
@@ -12,8 +13,10 @@ from compressor.errors import CompressorError, InputError
 from compressor.model import max_positions
 from compressor.model.artifact import Artifact, initializer_elements
 from compressor.model.masks import Masks
+from compressor.model.outputs import OUTPUT_NAMES
 from compressor.model.surgery import shrink
 from compressor.plugin import ModelFamily
+from compressor.plugin.components import Head
 from compressor.testing import assert_onnx_equals_torch, example_masks, tiny_batch, tiny_model
 from compressor_plugins.exporters import _torch_onnx
 from compressor_plugins.exporters import onnx as declaration
@@ -24,17 +27,23 @@ from compressor_plugins.families.distilbert import DistilBert
 
 SEGMENTS = ("input_ids", "attention_mask", "token_type_ids")
 PLAIN = SEGMENTS[:2]
+FLOAT = onnx.TensorProto.FLOAT
+CLASSIFIER: Head = "sequence-classification"
+ANSWERS: Head = "question-answering"
+ENCODER: Head = "feature-extraction"
 RAGGED_SHAPES = ((1,), (2,), (5, 9), (1, 17, 3), (64, 2), (131, 40, 7, 1))
 
 
-def pruned(model_type: str, kind: str, *, num_labels: int | None = 2) -> nn.Module:
+def pruned(model_type: str, kind: str, **options: Any) -> nn.Module:
     family: ModelFamily = DistilBert() if model_type == "distilbert" else Bert()
-    model = tiny_model(model_type, num_labels=num_labels)
+    model = tiny_model(model_type, **options)
     return shrink(model, family, example_masks(family.groups(model))[kind])
 
 
-def export(model: nn.Module, path: Path, input_names: tuple[str, ...] = PLAIN, output_name: str = "logits") -> Artifact:
-    return OnnxExporter().export(model, path, input_names=input_names, output_name=output_name)
+def export(
+    model: nn.Module, path: Path, input_names: tuple[str, ...] = PLAIN, output_names: tuple[str, ...] = ("logits",)
+) -> Artifact:
+    return OnnxExporter().export(model, path, input_names=input_names, output_names=output_names)
 
 
 def assert_equal_on_ragged_shapes(path: Path, model: nn.Module) -> None:
@@ -47,19 +56,23 @@ def assert_equal_on_ragged_shapes(path: Path, model: nn.Module) -> None:
 @pytest.mark.parametrize(
     ("model_type", "kind", "input_names", "head"),
     [
-        ("bert", "nothing", SEGMENTS, 2),
-        ("roberta", "ragged", PLAIN, None),
-        ("xlm-roberta", "ragged", PLAIN, 2),
-        ("electra", "ragged", SEGMENTS, 2),
-        ("distilbert", "ragged", PLAIN, 2),
+        ("bert", "nothing", SEGMENTS, CLASSIFIER),
+        ("roberta", "ragged", PLAIN, ENCODER),
+        ("xlm-roberta", "ragged", PLAIN, CLASSIFIER),
+        ("electra", "ragged", SEGMENTS, CLASSIFIER),
+        ("distilbert", "ragged", PLAIN, CLASSIFIER),
+        ("bert", "ragged", SEGMENTS, ANSWERS),
+        ("roberta", "nothing", PLAIN, ANSWERS),
+        ("electra", "ragged", SEGMENTS, ANSWERS),
+        ("distilbert", "ragged", PLAIN, ANSWERS),
     ],
 )
 def test_onnx_equals_torch_with_unequal_and_emptied_sublayers(
-    tmp_path: Path, model_type: str, kind: str, input_names: tuple[str, ...], head: int | None
+    tmp_path: Path, model_type: str, kind: str, input_names: tuple[str, ...], head: Head
 ) -> None:
-    model = pruned(model_type, kind, num_labels=head)
-    output_name = "logits" if head else "last_hidden_state"
-    artifact = export(model, tmp_path / "model.onnx", input_names, output_name)
+    model = pruned(model_type, kind, head=head, num_labels=None if head == ENCODER else 2)
+    artifact = export(model, tmp_path / "model.onnx", input_names, OUTPUT_NAMES[head])
+    assert tuple(put.name for put in onnx.load(artifact.path).graph.output) == OUTPUT_NAMES[head]
     assert artifact.max_abs_diff <= 1e-5
     assert artifact.input_names == input_names
     assert_equal_on_ragged_shapes(artifact.path, model)
@@ -134,6 +147,18 @@ def test_a_file_that_differs_from_torch_is_refused_and_removed(
     ):
         export(bert, tmp_path / "model.onnx", SEGMENTS)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_difference_in_the_second_output_alone_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = pruned("bert", "one head", head=ANSWERS)
+    artifact = export(model, tmp_path / "good.onnx", SEGMENTS, OUTPUT_NAMES[ANSWERS])
+    assert artifact.output_names == ("start_logits", "end_logits")
+    wrong = onnx.load(artifact.path)
+    bias = next(tensor for tensor in wrong.graph.initializer if list(tensor.dims) == [2] and tensor.data_type == FLOAT)
+    bias.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(bias) + np.float32([0, 0.01]), bias.name))
+    monkeypatch.setattr(_torch_onnx, "_graph", lambda *_: wrong)
+    with pytest.raises(CompressorError, match=r"differs from torch by 0\.01 at"):
+        export(model, tmp_path / "bad.onnx", SEGMENTS, OUTPUT_NAMES[ANSWERS])
 
 
 def test_a_file_that_gives_nan_is_refused(

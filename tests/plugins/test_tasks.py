@@ -29,6 +29,7 @@ from compressor_plugins.tasks._labels import class_ids
 from compressor_plugins.tasks._python_docs import paragraphs
 from compressor_plugins.tasks.embedding import Embedding
 from compressor_plugins.tasks.glue import SUBSETS, Glue
+from compressor_plugins.tasks.squad import Squad
 from compressor_plugins.tasks.text_classification import TextClassification
 
 WRITERS: dict[str, Callable[[pd.DataFrame, Path], Any]] = {
@@ -64,14 +65,14 @@ def classification(path: Path, **options: Any) -> TextClassification:
 def test_declarations_leave_torch_alone():
     code = (
         "import sys, compressor_plugins.tasks.glue, compressor_plugins.tasks.text_classification, "
-        "compressor_plugins.tasks.embedding as e; e.Embedding(corpus='python-docs'); "
+        "compressor_plugins.tasks.squad, compressor_plugins.tasks.embedding as e; e.Embedding(corpus='python-docs'); "
         "print([m for m in ('torch', 'transformers', 'datasets', 'numpy') if m in sys.modules])"
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"
 
 
-@pytest.mark.parametrize("task", [Glue, TextClassification, Embedding])
+@pytest.mark.parametrize("task", [Glue, TextClassification, Embedding, Squad])
 def test_every_option_is_described(task: type[Task]):
     assert all(field.description for field in task.model_fields.values())
 
@@ -81,6 +82,7 @@ def test_options_validate_back_to_an_equal_task(tmp_path: Path, write: Callable[
         Glue(subset="mrpc", path=tmp_path),
         classification(write("rows.csv", **ROWS), labels=("no", "yes")),
         Embedding(corpus="python-docs", pooling="cls"),
+        Squad(version="2.0", path=tmp_path, null_score_threshold=-1.5),
     ):
         plain = json.loads(json.dumps(task.options()))
         assert type(task).model_validate(plain) == task
@@ -262,7 +264,8 @@ def test_glue_reports_the_benchmarks_metrics(subset: Any):
     generator = np.random.default_rng(0)
     outputs = generator.normal(size=(50, task.num_labels))
     labels = generator.uniform(0, 5, 50) if subset == "stsb" else generator.integers(0, task.num_labels, 50)
-    found = task.metrics(task.rows(outputs, outputs, labels))
+    samples = [{"labels": label} for label in labels.tolist()]
+    found = task.metrics(task.rows(outputs, outputs, samples))
     assert tuple(found) == SUBSETS[subset].metrics
     assert task.metric in found
 
@@ -444,7 +447,7 @@ def test_embedding_metrics_match_numpy():
     outputs = dense + 0.3 * generator.normal(size=dense.shape)
     task = Embedding(corpus="python-docs")
     cosines = 1 - np.diag(cdist(outputs, dense, "cosine"))
-    found = task.metrics(task.rows(outputs, dense, None))
+    found = task.metrics(task.rows(outputs, dense, [{}] * len(outputs)))
     assert found["cosine"] == pytest.approx(cosines.mean())
     assert found["cosine_p05"] == pytest.approx(np.percentile(cosines, 5))
     assert task.metric == "cosine"
@@ -477,7 +480,7 @@ def test_real_glue_loads(subset: Any, split: Any, shared: Path):
 def test_real_dense_accuracy_is_the_published_one(subset: Any, accuracy: float, shared: Path):
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-    from compressor.verify.evaluate import compare, labels_of, torch_outputs
+    from compressor.verify.evaluate import compare, torch_outputs
     from compressor.verify.statistics import Resampling
 
     checkpoint = shared / "models" / f"all-MiniLM-L6-v2-{subset}"
@@ -488,7 +491,7 @@ def test_real_dense_accuracy_is_the_published_one(subset: Any, accuracy: float, 
     outputs = torch_outputs(
         model, rows, task_output=task.output, collate=partial(collate, tokenizer=tokenizer), batch_size=32
     )
-    quality = compare(task, outputs, outputs, labels_of(rows), Resampling(resamples=20))
+    quality = compare(task, outputs, outputs, rows, Resampling(resamples=20))
     assert quality.dense["accuracy"] == pytest.approx(accuracy, abs=0.0006)
     if subset == "mrpc":
         assert quality.rows == 408

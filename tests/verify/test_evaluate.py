@@ -18,7 +18,8 @@ from compressor.model.outputs import raw_output
 from compressor.model.runtime import open_session
 from compressor.run.data import collate
 from compressor.testing import tiny_model, tiny_tokenizer
-from compressor.verify.evaluate import compare, labels_of, onnx_outputs, torch_outputs
+from compressor.verify.evaluate import compare, onnx_outputs, torch_outputs
+from compressor.verify.inference import call
 from compressor.verify.statistics import Resampling
 from compressor_plugins.tasks.embedding import Embedding
 from compressor_plugins.tasks.glue import Glue
@@ -111,6 +112,10 @@ def test_ids_outside_the_vocabulary_are_an_error_with_the_shape(tiny_onnx: Calla
         onnx_outputs(open_session(tiny_onnx()), rows, task_output=MRPC.output, collate=pad)
 
 
+def labelled(labels: np.ndarray) -> list[dict[str, Any]]:
+    return [{"labels": label} for label in labels.tolist()]
+
+
 @pytest.fixture
 def answers() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return outputs of a compressed and a dense model, and labels."""
@@ -122,7 +127,7 @@ def answers() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 def test_comparison_counts_what_changed(answers: tuple[np.ndarray, np.ndarray, np.ndarray]):
     outputs, dense, labels = answers
-    quality = compare(MRPC, outputs, dense, labels, FEW)
+    quality = compare(MRPC, outputs, dense, labelled(labels), FEW)
     right, was_right = outputs.argmax(1) == labels, dense.argmax(1) == labels
     assert quality.rows == 300
     assert quality.metric == "accuracy"
@@ -139,7 +144,7 @@ def test_comparison_counts_what_changed(answers: tuple[np.ndarray, np.ndarray, n
 
 def test_dense_compared_with_itself_has_no_difference(answers: tuple[np.ndarray, np.ndarray, np.ndarray]):
     _, dense, labels = answers
-    quality = compare(MRPC, dense, dense, labels, FEW)
+    quality = compare(MRPC, dense, dense, labelled(labels), FEW)
     change = quality.difference
     assert (change.value, change.lower, change.upper) == (0.0, 0.0, 0.0)
     assert (quality.churn, quality.lost, quality.gained, quality.kl) == (0.0, 0.0, 0.0, 0.0)
@@ -149,21 +154,23 @@ def test_pairing_makes_the_interval_narrower_than_independent_samples(
     answers: tuple[np.ndarray, np.ndarray, np.ndarray],
 ):
     outputs, dense, labels = answers
-    paired = compare(MRPC, outputs, dense, labels).difference
+    paired = compare(MRPC, outputs, dense, labelled(labels)).difference
     hits = (outputs.argmax(1) == labels, dense.argmax(1) == labels)
     independent = 2 * 1.96 * np.sqrt(sum(hit.var() for hit in hits) / len(labels))
     assert paired.upper - paired.lower < 0.9 * independent
 
 
 def test_comparison_is_the_same_for_the_same_seed(answers: tuple[np.ndarray, np.ndarray, np.ndarray]):
-    assert compare(MRPC, *answers, FEW) == compare(MRPC, *answers, FEW)
+    outputs, dense, labels = answers
+    first, second = (compare(MRPC, outputs, dense, labelled(labels), FEW) for _ in range(2))
+    assert first == second
 
 
 def test_regression_has_no_churn():
     generator = np.random.default_rng(0)
     labels = generator.uniform(0, 5, 50)
     quality = compare(
-        Glue(subset="stsb"), labels[:, None] + generator.normal(size=(50, 1)), labels[:, None], labels, FEW
+        Glue(subset="stsb"), labels[:, None] + generator.normal(size=(50, 1)), labels[:, None], labelled(labels), FEW
     )
     assert quality.metric == "spearman"
     assert quality.dense["spearman"] == pytest.approx(1.0)
@@ -174,15 +181,25 @@ def test_embeddings_are_compared_without_labels():
     generator = np.random.default_rng(0)
     dense = generator.normal(size=(40, 8))
     quality = compare(
-        Embedding(corpus="python-docs"), dense + 0.5 * generator.normal(size=dense.shape), dense, None, FEW
+        Embedding(corpus="python-docs"), dense + 0.5 * generator.normal(size=dense.shape), dense, [{}] * 40, FEW
     )
     assert quality.dense == pytest.approx({"cosine": 1.0, "cosine_p05": 1.0, "neighbor_agreement": 1.0})
     assert 0.5 < quality.compressed["cosine"] < 1.0
-    assert quality.churn is None
+    assert (quality.churn, quality.kl) == (None, None)
 
 
-def test_labels_of_rows_without_labels_are_none(rows: list[dict[str, Any]]):
-    assert labels_of([{"input_ids": [1]}]) is None
-    found = labels_of(rows)
-    assert found is not None
-    assert found.tolist() == [row["labels"] for row in rows]
+class Answering:
+    """A session that gives fixed outputs."""
+
+    def __init__(self, *outputs: np.ndarray):
+        self.outputs = list(outputs)
+
+    def run(self, *_: Any) -> list[np.ndarray]:
+        return self.outputs
+
+
+def test_outputs_of_one_shape_are_stacked_and_others_left():
+    one, other = np.random.default_rng(0).normal(size=(2, 3, 5))
+    np.testing.assert_array_equal(call(Answering(one), {}), one)
+    np.testing.assert_array_equal(call(Answering(one, other), {}), np.stack([one, other], axis=-1))
+    np.testing.assert_array_equal(call(Answering(one, other[:1]), {}), one)

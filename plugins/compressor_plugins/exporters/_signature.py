@@ -1,4 +1,4 @@
-"""What an encoder takes and gives: named inputs, one output, the longest sequence, and example batches of them."""
+"""What an encoder takes and gives: named inputs and outputs, the longest sequence, and example batches of them."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from compressor.errors import CompressorError
 
 
 class Signature(nn.Module):
-    """An encoder that takes tensors by position and returns one: what the exporter can describe.
+    """An encoder that takes and returns tensors by position: what the exporter can describe.
 
     Args:
         model: on any device; its forward takes the named inputs, each (B, T) int64.
         input_names: e.g. ``("input_ids", "attention_mask")``.
-        output_name: e.g. ``"logits"``.
+        output_names: e.g. ``("logits",)`` or ``("start_logits", "end_logits")``.
     """
 
-    def __init__(self, model: nn.Module, input_names: Sequence[str], output_name: str) -> None:
+    def __init__(self, model: nn.Module, input_names: Sequence[str], output_names: Sequence[str]) -> None:
         super().__init__()
         ready = not model.training and all(parameter.device.type == "cpu" for parameter in model.parameters())
         self.model = model if ready else copy.deepcopy(model).to("cpu")
-        self.input_names, self.output_name = tuple(input_names), output_name
+        self.input_names, self.output_names = tuple(input_names), tuple(output_names)
         # A fresh module is in train mode: the exporter would put that mode on the model inside, dropout included.
         self.eval()
 
-    def forward(self, *inputs: Tensor) -> Tensor:
-        output: Tensor = self.model(**dict(zip(self.input_names, inputs, strict=True)))[self.output_name]
-        return output
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        outputs = self.model(**dict(zip(self.input_names, inputs, strict=True)))
+        return tuple(outputs[name] for name in self.output_names)
 
 
 def example_batch(model: nn.Module, input_names: Sequence[str], batch: int, length: int) -> dict[str, Tensor]:

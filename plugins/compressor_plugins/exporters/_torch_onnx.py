@@ -33,7 +33,7 @@ def export(net: Signature, path: Path, *, opset: int, tolerance: float) -> Artif
     """Export a model, check it, and put it at ``path`` by one rename.
 
     Args:
-        net: the model with its inputs and output.
+        net: the model with its inputs and outputs.
         path: the file to write.
         opset: version of the standard operators.
         tolerance: largest absolute difference to torch, in units of the output.
@@ -59,7 +59,7 @@ def export(net: Signature, path: Path, *, opset: int, tolerance: float) -> Artif
         format="onnx",
         opset=proto.opset_import[0].version,
         input_names=net.input_names,
-        output_names=(net.output_name,),
+        output_names=net.output_names,
         size_bytes=path.stat().st_size,
         max_abs_diff=difference,
     )
@@ -77,7 +77,7 @@ def _graph(net: Signature, opset: int) -> onnx.ModelProto:
                 dynamo=True,
                 opset_version=opset,
                 input_names=list(net.input_names),
-                output_names=[net.output_name],
+                output_names=list(net.output_names),
                 dynamic_shapes=((dims,) * len(example),),
                 verbose=False,
             )
@@ -134,16 +134,20 @@ def _parity(net: Signature, path: Path, tolerance: float) -> float:
     return max(_difference(net, open_session(path, SessionOptions(slow_fusion=on)), tolerance) for on in (False, True))
 
 
+def _largest(expected: np.ndarray, found: np.ndarray) -> float:
+    return float(np.abs(expected - found).max()) if expected.shape == found.shape else math.inf
+
+
 def _difference(net: Signature, session: Any, tolerance: float) -> float:
     longest = max_positions(net.model)
     differences = {}
     for batch, length in dict.fromkeys((rows, min(columns, longest)) for rows, columns in PARITY_SHAPES):
         inputs = example_batch(net.model, net.input_names, batch, length)
         with torch.no_grad():
-            expected = net(*inputs.values()).numpy()
-        (found,) = session.run(None, {name: tensor.numpy() for name, tensor in inputs.items()})
-        same_shape = expected.shape == found.shape
-        differences[batch, length] = float(np.abs(expected - found).max()) if same_shape else math.inf
+            expected = [output.numpy() for output in net(*inputs.values())]
+        found = session.run(list(net.output_names), {name: tensor.numpy() for name, tensor in inputs.items()})
+        apart = [_largest(*pair) for pair in zip(expected, found, strict=True)]
+        differences[batch, length] = math.nan if any(map(math.isnan, apart)) else max(apart)
     worst = max(differences, key=lambda shape: math.inf if math.isnan(differences[shape]) else differences[shape])
     if not differences[worst] <= tolerance:
         raise CompressorError(

@@ -25,12 +25,14 @@ class OnnxExporter(Exporter):
     opset: int = Field(default=20, ge=18, le=23, description="Version of the standard operators; 20 has Gelu.")
     max_abs_diff: float = Field(default=1e-4, gt=0, description="Largest difference to torch that is accepted.")
 
-    def export(self, model: nn.Module, path: Path, *, input_names: Sequence[str], output_name: str) -> Artifact:
+    def export(
+        self, model: nn.Module, path: Path, *, input_names: Sequence[str], output_names: Sequence[str]
+    ) -> Artifact:
         """Write ``model`` to ``path``, which appears only when it reproduces torch."""
         from compressor_plugins.exporters._signature import Signature
         from compressor_plugins.exporters._torch_onnx import export
 
-        return export(Signature(model, input_names, output_name), path, opset=self.opset, tolerance=self.max_abs_diff)
+        return export(Signature(model, input_names, output_names), path, opset=self.opset, tolerance=self.max_abs_diff)
 
 
 @hookimpl

@@ -44,18 +44,6 @@ class ClassificationTask(Task):
         weights[:, 0] = 1
         return weights
 
-    def rows(
-        self,
-        outputs: np.ndarray,
-        dense: np.ndarray,  # noqa: ARG002 - the contract's; these metrics compare with labels
-        labels: np.ndarray | None,
-    ) -> Mapping[str, np.ndarray]:
-        """Return predictions (n,), classes or values, beside labels (n,)."""
-        from compressor_plugins.tasks._metrics import predictions
-
-        assert labels is not None  # noqa: S101 - these tasks always load labels
-        return {"predictions": predictions(outputs), "labels": labels}
-
     def metrics(self, rows: Mapping[str, np.ndarray]) -> dict[str, float]:
         """Return every metric of ``metric_names``."""
         from compressor_plugins.tasks._metrics import METRICS

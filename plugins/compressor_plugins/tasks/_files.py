@@ -79,7 +79,9 @@ def column(rows: Dataset, name: str, *, source: str, option: str) -> list[Any]:
         raise InputError(
             f"{source}: no column '{name}'{did_you_mean(name, rows.column_names)}; "
             f"columns: {', '.join(rows.column_names)}",
-            hint=f"name the column in the task's option '{option}'",
+            hint="the files in task.path need the columns that the hub's data set has"
+            if option == "path"
+            else f"name the column in the task's option '{option}'",
         )
     values: list[Any] = rows[name][:]
     empty = next((number for number, value in enumerate(values, 1) if value is None), None)
@@ -114,11 +116,18 @@ def tokenise(
         encoded = tokenizer(*(batch[name] for name in columns), truncation=True, max_length=length)
         return {name: encoded[name] for name in INPUTS if name in encoded}
 
+    return mapped(rows, encode, remove=list(columns))
+
+
+def mapped(
+    rows: Dataset, encode: Callable[[dict[str, list[Any]]], dict[str, list[Any]]], *, remove: list[str] | None = None
+) -> Dataset:
+    """Return what ``encode`` makes of batches of rows, beside the columns not removed; by default all are."""
     with _quiet():
         return rows.map(
             encode,
             batched=True,
-            remove_columns=list(columns),
+            remove_columns=rows.column_names if remove is None else remove,
             keep_in_memory=True,
             load_from_cache_file=False,
             new_fingerprint=uuid.uuid4().hex,  # instead of hashing the tokenizer for a cache that is not used

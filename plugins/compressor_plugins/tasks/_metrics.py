@@ -10,11 +10,6 @@ from scipy.stats import pearsonr, spearmanr
 Metric = Callable[[np.ndarray, np.ndarray], float]
 
 
-def predictions(outputs: np.ndarray) -> np.ndarray:
-    """Return the class (n,) of logits (n, C), or the value (n,) of a regression's output (n, 1)."""
-    return outputs[:, 0] if outputs.shape[1] == 1 else outputs.argmax(axis=1)
-
-
 def accuracy(predicted: np.ndarray, labels: np.ndarray) -> float:
     """Return the fraction of rows where the class (n,) is the label (n,)."""
     return float(np.mean(predicted == labels))

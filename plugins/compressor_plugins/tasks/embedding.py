@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, ClassVar, Literal, Self
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -110,7 +110,7 @@ class Embedding(Task):
         self,
         outputs: np.ndarray,
         dense: np.ndarray,
-        labels: np.ndarray | None,  # noqa: ARG002 - the contract's; there are no labels
+        samples: Sequence[Mapping[str, Any]],  # noqa: ARG002 - the contract's; the outputs say it all
     ) -> Mapping[str, np.ndarray]:
         """Return each text's cosine to its dense embedding and its share of kept neighbours, both (n,)."""
         from compressor_plugins.tasks._embedding import cosine, neighbor_agreement

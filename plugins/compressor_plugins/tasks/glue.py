@@ -95,11 +95,12 @@ class Glue(ClassificationTask):
             InputError: the split, a column or a label is missing from what ``path`` holds.
             SetupError: the hub cannot be reached and has not been read before.
         """
-        from compressor_plugins.tasks import _files, _glue, _labels
+        from compressor_plugins.tasks import _files, _labels, _splits
 
         subset = SUBSETS[self.subset]
         stem = self.train_split if split == "train" else self.validation_split or subset.validation
-        rows, source = _glue.read(self.subset, stem, path=self.path, revision=self.revision, option=f"{split}_split")
+        data = _splits.Published(f"GLUE's {self.subset}", "nyu-mll/glue", self.subset)
+        rows, source = _splits.read(data, stem, path=self.path, revision=self.revision, option=f"{split}_split")
         labels = _files.column(rows, "label", source=source, option="path")
         if subset.labels:
             if "f1" in subset.metrics and _labels.reordered(subset.labels, label2id):
