@@ -20,6 +20,10 @@ VERBS = {
     "verify": ("compressor.cli.run:verify", "Measure a finished run again on this machine: metric, latency, gates."),
     "bench": ("compressor.cli.run:bench", "Time ONNX files or run directories against the first one, interleaved."),
     "inspect": ("compressor.cli.run:inspect", "Show what a checkpoint, a run directory or an ONNX file holds."),
+    "profile": (
+        "compressor.cli.run:profile",
+        "Measure what every head count and FFN width of a model costs in onnxruntime on this machine.",
+    ),
     "components": ("compressor.cli.recipes:components", "List what recipes can name, or explain one with its options."),
     "plugins": ("compressor.cli.recipes:plugins", "List the installed plugins, with those that failed to load."),
     "schema": ("compressor.cli.recipes:schema", "Print the JSON Schema of a recipe, for editors."),

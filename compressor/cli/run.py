@@ -1,4 +1,4 @@
-"""The verbs that touch models: apply, verify, bench, inspect. Torch enters inside their bodies."""
+"""The verbs that touch models: apply, verify, bench, profile, inspect. Torch enters inside their bodies."""
 
 from __future__ import annotations
 
@@ -99,6 +99,42 @@ def bench(
     options = Verification(provider=provider, **{name: value for name, value in shape.items() if value})
     report = bench_files(models, options)
     _show(report, render, as_json=as_json)
+
+
+@click.command(name="profile")
+@click.option("-m", "--model", required=True, help="Hub id or directory of a checkpoint.")
+@click.option("--batch", type=click.IntRange(1), default=1, show_default=True, help="Samples per call.")
+@click.option("--sequence", type=click.IntRange(1), default=128, show_default=True, help="Tokens per sample.")
+@click.option(
+    "--threads",
+    type=click.IntRange(0),
+    default=1,
+    show_default=True,
+    help="Intra-op threads, 0 = onnxruntime's choice.",
+)
+@click.option("--provider", type=click.Choice(["cpu", "cuda", "tensorrt"]), default="cpu", show_default=True)
+@click.option("--rounds", type=click.IntRange(3), default=15, show_default=True, help="Interleaved rounds.")
+@click.option("--fresh", is_flag=True, help="Measure again, and replace what the cache has.")
+@json_option
+def profile(
+    *,
+    model: str,
+    batch: int,
+    sequence: int,
+    threads: int,
+    provider: Literal["cpu", "cuda", "tensorrt"],
+    rounds: int,
+    fresh: bool,
+    as_json: bool,
+) -> None:
+    """Write the tables of costs."""
+    from compressor.model.latency_table import Workload
+    from compressor.run.profiling import profile_model
+    from compressor.verify.report import render
+
+    workload = Workload(batch=batch, sequence=sequence, threads=threads, provider=provider)
+    echo_progress(f"profile {model} at {workload}: minutes, unless it was measured before")
+    _show(profile_model(model, workload, rounds=rounds, fresh=fresh), render, as_json=as_json)
 
 
 @click.command(name="inspect")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -32,6 +32,12 @@ class Target(BaseModel):
         default=None, description="Tokens per sample that MACs and latency are counted at; default: calibration mean."
     )
     batch: Annotated[int, Field(ge=1)] = Field(default=1, description="Samples per call that latency is measured at.")
+    threads: Annotated[int, Field(ge=0)] = Field(
+        default=1, description="Intra-op threads that latency is measured with; 0 = onnxruntime's own choice."
+    )
+    provider: Literal["cpu", "cuda", "tensorrt"] = Field(
+        default="cpu", description="Execution provider that latency is measured with."
+    )
 
     @model_validator(mode="after")
     def _exactly_one_amount(self) -> Self:
@@ -45,6 +51,11 @@ class Target(BaseModel):
     def amount(self) -> str:
         """Name of the amount that is given, e.g. ``"macs"``."""
         return next(name for name in AMOUNTS if getattr(self, name) is not None)
+
+    @property
+    def of_latency(self) -> bool:
+        """Whether the amount is a latency, so that one has to be measured."""
+        return self.amount in {"latency", "latency_ms"}
 
     def __repr__(self) -> str:
         """Return the fields that were set, as a call."""

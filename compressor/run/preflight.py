@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 from compressor.errors import RecipeError
 from compressor.model.runtime import import_onnxruntime, require_provider
+from compressor.plugin import Target
 from compressor.recipe.options import Verification
 from compressor.recipe.plan import Plan, Step
 
@@ -15,6 +17,13 @@ def verifications(plan: Plan) -> Iterator[tuple[Step, Verification]]:
     for step in plan.steps:
         if isinstance(step.component, Verification):
             yield step, step.component
+
+
+def latency_targets(plan: Plan) -> Iterator[tuple[Step, Target]]:
+    """Yield the steps that are asked for a latency, with their targets."""
+    for step in plan.steps:
+        if isinstance(target := getattr(step.component, "target", None), Target) and target.of_latency:
+            yield step, target
 
 
 def check_runtime(plan: Plan) -> None:
@@ -27,25 +36,35 @@ def check_runtime(plan: Plan) -> None:
         import_onnxruntime()
     for _, options in verifications(plan):
         require_provider(options.provider)
+    for _, target in latency_targets(plan):
+        require_provider(target.provider)
 
 
 def check_lengths(plan: Plan, longest: int) -> None:
     """Check that the model can read the lengths at which latency is measured.
 
     Args:
-        plan: with its verify steps.
+        plan: with its verify steps and its targets.
         longest: tokens the model's positions allow.
 
     Raises:
         RecipeError: it cannot; says where in the recipe.
     """
-    problems = [
-        plan.recipe.document.problem(
-            ("steps", step.index, step.verb, "sequence"),
-            f"expected at most {longest} tokens, the positions that the model has; got {length}",
-        )
+    asked: list[tuple[tuple[str | int, ...], int]] = [
+        (("steps", step.index, step.verb, "sequence"), length)
         for step, options in verifications(plan)
         for length in options.sequence
+    ]
+    asked += [
+        (("steps", step.index, step.verb, "target", "sequence"), math.ceil(target.sequence))
+        for step, target in latency_targets(plan)
+        if target.sequence is not None
+    ]
+    problems = [
+        plan.recipe.document.problem(
+            path, f"expected at most {longest} tokens, the positions that the model has; got {length}"
+        )
+        for path, length in asked
         if length > longest
     ]
     if problems:

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
 from compressor.model import shapes
+from compressor.model.latency_table import LatencyTable, Workload
 from compressor.model.masks import Masks
 from compressor.model.outputs import accepted_inputs
+from compressor.run.latency import Request, exporter_of, latency_table
 
 if TYPE_CHECKING:
     from torch import nn
@@ -83,6 +85,27 @@ class Session:
         groups = self.family.groups(self.teacher)
         before, now = (shapes.kept_ids(model.config, groups) for model in (self.teacher, self.model))
         return Masks({name: torch.isin(torch.tensor(ids), torch.tensor(now[name])) for name, ids in before.items()})
+
+    def latency_table(
+        self, *, batch: int, sequence: int, threads: int = 1, provider: Literal["cpu", "cuda", "tensorrt"] = "cpu"
+    ) -> LatencyTable:
+        """Return what the blocks of the dense model cost in onnxruntime; measured once, then kept.
+
+        Where the run started from a pruned model, the table is still the dense one's of its config: what the teacher
+        takes is then ``table.predict`` of its counts, not ``table.dense_ms``.
+
+        Args:
+            batch: samples per call.
+            sequence: tokens per sample, none of them padding.
+            threads: intra-op threads; 0 = onnxruntime's own choice.
+            provider: of onnxruntime.
+
+        Raises:
+            CompressorError: it cannot be measured.
+        """
+        workload = Workload(batch=batch, sequence=sequence, threads=threads, provider=provider)
+        request = Request(self.teacher, self.family, exporter_of(self.plan), workload)
+        return latency_table(request, run_dir=self.run_dir).table
 
     @property
     def label2id(self) -> Mapping[str, int]:

@@ -26,7 +26,7 @@ FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "avx_vnni", "amx_int8"
 
 def environment() -> dict[str, Any]:
     """Return CPU, cores, load, Python, platform and the versions of the packages that matter."""
-    cpu = _cpuinfo()
+    cpu = cpu_fields()
     flags = (cpu.get("flags") or cpu.get("Features") or "").split()
     return {
         "cpu": cpu.get("model name") or platform.processor() or platform.machine(),
@@ -45,7 +45,7 @@ def versions() -> dict[str, str]:
     return {name: found for name in PACKAGES if (found := _version(name))}
 
 
-def _cpuinfo() -> dict[str, str]:
+def cpu_fields() -> dict[str, str]:
     """Return the fields of the first core that Linux lists; empty elsewhere."""
     try:
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8")

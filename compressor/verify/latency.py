@@ -21,6 +21,7 @@ from compressor.verify.inference import call, feeds, input_types
 from compressor.verify.statistics import DEFAULT, Interval, Resampling, ratio_of_medians
 
 CONTROL = "control (A/A)"
+CLOCKS = ("wall", "cpu")
 LOADS = 5
 """How often every model is loaded anew; rounds are shared out among the loads."""
 MEASUREMENT_SECONDS = 0.04
@@ -120,11 +121,39 @@ def measure(
     return [row for options in settings for row in _measure(paths, shapes, options, protocol)]
 
 
-def _measure(
-    paths: Mapping[str, Path], shapes: Sequence[Shape], options: SessionOptions, protocol: Protocol
-) -> Iterator[LatencyRow]:
-    first = next(iter(paths))
-    files = {**paths, CONTROL: paths[first]}
+@dataclass(frozen=True)
+class Timings:
+    """What interleaved rounds measured at one shape.
+
+    Attributes:
+        rounds: for every round, each model's times, shape (2, calls): wall and CPU seconds.
+        loads: number of the load that each round belongs to, shape (rounds,).
+    """
+
+    rounds: Sequence[Mapping[str, np.ndarray]]
+    loads: np.ndarray
+
+    def medians(self, model: str, clock: str) -> np.ndarray:
+        """Return the median seconds of a call in every round, shape (rounds,)."""
+        return np.array([np.median(turn[model][CLOCKS.index(clock)]) for turn in self.rounds])
+
+
+def clock_of(options: SessionOptions) -> str:
+    """Return ``"cpu"`` where the calling thread does all the work (robust on a busy machine), else ``"wall"``."""
+    return "cpu" if options.provider == "cpu" and options.threads == 1 else "wall"
+
+
+def interleave(
+    files: Mapping[str, Path], shapes: Sequence[Shape], options: SessionOptions, protocol: Protocol
+) -> dict[Shape, Timings]:
+    """Time ONNX files in turn; the protocol itself, without a verdict.
+
+    Args:
+        files: by name.
+        shapes: of the inputs.
+        options: of every session.
+        protocol: how to measure; a file named twice has two sessions.
+    """
     generator = np.random.default_rng(protocol.resampling.seed)
     rounds = [list(part) for part in np.array_split(np.arange(protocol.rounds), min(LOADS, protocol.rounds))]
     loads = np.repeat(np.arange(len(rounds)), [len(part) for part in rounds])
@@ -136,9 +165,17 @@ def _measure(
         for shape in shapes:
             ids = generator.integers(0, protocol.vocabulary, (shape.batch, shape.sequence))
             times[shape] += _take_turns(sessions, ids, len(part), generator)
+    return {shape: Timings(turns, loads) for shape, turns in times.items()}
+
+
+def _measure(
+    paths: Mapping[str, Path], shapes: Sequence[Shape], options: SessionOptions, protocol: Protocol
+) -> Iterator[LatencyRow]:
+    first = next(iter(paths))
+    timings = interleave({**paths, CONTROL: paths[first]}, shapes, options, protocol)
     for shape in shapes:
         for name in paths:
-            yield _row(name, _Measured(first, shape, times[shape], loads, protocol.resampling), options)
+            yield _row(name, _Measured(first, shape, timings[shape], protocol.resampling), options)
 
 
 def _take_turns(
@@ -180,25 +217,24 @@ def _time(session: Any, inputs: Mapping[str, np.ndarray], calls: int) -> np.ndar
 
 @dataclass(frozen=True)
 class _Measured:
-    """All rounds at one shape: per model its times, shape (2, calls), wall and CPU seconds; and each round's load."""
+    """All rounds at one shape, and the model that the others are compared with."""
 
     first: str
     shape: Shape
-    rounds: Sequence[Mapping[str, np.ndarray]]
-    loads: np.ndarray
+    timings: Timings
     resampling: Resampling
 
-    def milliseconds(self, model: str, clock: int) -> dict[str, float]:
-        calls = np.concatenate([turn[model][clock] for turn in self.rounds]) * 1e3
+    def milliseconds(self, model: str, clock: str) -> dict[str, float]:
+        calls = np.concatenate([turn[model][CLOCKS.index(clock)] for turn in self.timings.rounds]) * 1e3
         return {f"p{percent}": float(np.percentile(calls, percent)) for percent in (50, 90)}
 
-    def ratio(self, model: str, clock: int) -> Interval:
-        mine, base = (np.array([np.median(turn[one][clock]) for turn in self.rounds]) for one in (model, self.first))
-        return ratio_of_medians(mine, base, self.resampling, loads=self.loads)
+    def ratio(self, model: str, clock: str) -> Interval:
+        mine, base = (self.timings.medians(one, clock) for one in (model, self.first))
+        return ratio_of_medians(mine, base, self.resampling, loads=self.timings.loads)
 
 
 def _row(name: str, measured: _Measured, options: SessionOptions) -> LatencyRow:
-    clock = 1 if options.provider == "cpu" and options.threads == 1 else 0
+    clock = clock_of(options)
     return LatencyRow(
         model=name,
         batch=measured.shape.batch,
@@ -206,11 +242,11 @@ def _row(name: str, measured: _Measured, options: SessionOptions) -> LatencyRow:
         threads=options.threads,
         provider=options.provider,
         slow_fusion=options.slow_fusion,
-        rounds=len(measured.rounds),
-        wall_ms=measured.milliseconds(name, 0),
-        cpu_ms=measured.milliseconds(name, 1),
-        clock=("wall", "cpu")[clock],
+        rounds=len(measured.timings.rounds),
+        wall_ms=measured.milliseconds(name, "wall"),
+        cpu_ms=measured.milliseconds(name, "cpu"),
+        clock=clock,
         ratio=measured.ratio(name, clock),
-        wall_ratio=measured.ratio(name, 0),
+        wall_ratio=measured.ratio(name, "wall"),
         control=measured.ratio(CONTROL, clock),
     )

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from compressor.verify.inspection import inspection_sections
+from compressor.verify.profile_tables import profile_sections
 from compressor.verify.tables import Data, Section, environment_line, sections
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def render(report: Data, console: Console | None = None) -> None:
     from rich.text import Text
 
     console = console or Console()
-    for section in [*sections(report), *inspection_sections(report)]:
+    for section in [*sections(report), *inspection_sections(report), *profile_sections(report)]:
         console.print(Text(section.title, style="bold"))  # a table's own title would be wrapped at the table's width
         console.print(_table(section))
         for note in section.notes:

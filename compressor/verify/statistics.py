@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -88,3 +88,17 @@ def ratio_of_medians(
 
     spread = bootstrap(statistic, len(members), resampling)
     return replace(spread, value=float(np.median(numerator) / np.median(denominator)))
+
+
+def redrawn_rounds(loads: np.ndarray, resampling: Resampling = DEFAULT) -> Iterator[np.ndarray]:
+    """Yield, for every resample, the numbers of the drawn rounds: loads first, then rounds inside them.
+
+    Args:
+        loads: number of the load that each round belongs to, shape (rounds,).
+        resampling: how.
+    """
+    generator = np.random.default_rng(resampling.seed)
+    members = [np.flatnonzero(loads == one) for one in np.unique(loads)]
+    for _ in range(resampling.resamples):
+        drawn = generator.integers(0, len(members), len(members))
+        yield np.concatenate([generator.choice(members[one], len(members[one])) for one in drawn])
