@@ -12,7 +12,7 @@ from torch import Tensor
 
 from compressor.errors import CompressorError
 from compressor.model import Masks, ParamSlice, PrunableGroup, UnitKind
-from compressor.prune import rearrange, search_masks
+from compressor.prune import rearrange, search_masks, threshold_masks
 
 
 def group(kind: UnitKind, index: int, units: int) -> PrunableGroup:
@@ -178,3 +178,39 @@ def test_scores_that_cannot_be_ranked_are_refused(bad: float) -> None:
     scores = {"0.heads": torch.ones(2), "0.ffn_neurons": torch.tensor([1.0, bad, 1.0])}
     with pytest.raises(CompressorError, match=r"scores of '0\.ffn_neurons'"):
         search_masks(groups, scores, prices={"heads": 1.0, "ffn_neurons": 1.0}, budget=3.0)
+
+
+def lowest_threshold(
+    groups: list[PrunableGroup], scores: Mapping[str, Tensor], prices: Mapping[UnitKind, float], budget: float
+) -> dict[str, Tensor]:
+    """Try every score per price as the threshold, from the lowest, as K-prune's algorithm is written."""
+    worth = {g.name: scores[g.name] / prices[g.kind] for g in groups}
+    for threshold in [-1.0, *sorted(float(value) for values in worth.values() for value in values)]:
+        keep = {name: values > threshold for name, values in worth.items()}
+        if spent(groups, Masks(keep), prices) <= budget:
+            return keep
+    raise AssertionError
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("keep", [0.02, 0.3, 0.5, 0.8, 1.0])
+def test_the_threshold_search_equals_trying_every_threshold(seed: int, keep: float) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    groups = model_groups((3, 0, 2), (6, 5, 0))
+    scores = {g.name: torch.rand(g.units, generator=generator, dtype=torch.float64) for g in groups}
+    prices: dict[UnitKind, float] = {"heads": 3.3, "ffn_neurons": 1.0}
+    budget = keep * (5 * 3.3 + 11)
+    found = threshold_masks(groups, scores, prices=prices, budget=budget)
+    assert found == Masks(lowest_threshold(groups, scores, prices, budget))
+    assert spent(groups, found, prices) <= budget
+
+
+@pytest.mark.parametrize("adversary", [0.0, 1.0, 1e9])
+@pytest.mark.parametrize("keep", [0.05, 0.2, 0.5, 0.9, 1.0])
+def test_the_threshold_never_exceeds_the_budget_and_ties_are_cut(adversary: float, keep: float) -> None:
+    groups = model_groups((4, 4), (8, 8))
+    scores = {g.name: torch.full((g.units,), adversary if g.kind == "heads" else 1.0) for g in groups}
+    prices: dict[UnitKind, float] = {"heads": 7.0, "ffn_neurons": 1.0}
+    budget = keep * (8 * 7.0 + 16)
+    found = threshold_masks(groups, scores, prices=prices, budget=budget)
+    assert budget - 7.0 < spent(groups, found, prices) <= budget

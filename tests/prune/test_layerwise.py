@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from compressor.errors import CompressorError
 from compressor.model import Masks, masked, shrink
-from compressor.prune import layer_names, record, replay, watched
+from compressor.model.outputs import raw_output
+from compressor.prune import layer_names, record, replay, replay_until, resumed, watched
 from compressor.testing import tiny_batch, tiny_model
 from compressor_plugins.families.bert import Bert
 from compressor_plugins.families.distilbert import DistilBert
@@ -72,6 +73,55 @@ def test_watched_activations_show_masks_that_were_entered_before() -> None:
         model(**tiny_batch(labels=False))
     assert not seen[group.name].activations[..., :6].any()
     assert seen[group.name].activations[..., 6:].all()
+
+
+@pytest.mark.parametrize("model_type", FAMILIES)
+def test_a_resumed_forward_equals_the_whole_one(model_type: str) -> None:
+    model, batch = tiny_model(model_type), tiny_batch(labels=False)
+    groups = FAMILIES[model_type].groups(model)
+    layers = layer_names(groups)
+    masks = Masks({groups[1].name: torch.arange(48) < 0, groups[2].name: torch.arange(4) < 1})
+    pruned = shrink(model, FAMILIES[model_type], masks)
+    hidden, calls = record(model, layers, batch)
+    with torch.no_grad():
+        expected = raw_output(pruned, batch)
+        for layer in layers:
+            with resumed(pruned, calls, layer, hidden):
+                torch.testing.assert_close(raw_output(pruned, batch), expected)
+            hidden = replay(pruned, layer, calls[layer], hidden)
+        torch.testing.assert_close(raw_output(pruned, batch), expected)
+
+
+def test_a_resumed_forward_computes_no_layer_below_and_puts_them_back() -> None:
+    model, batch = tiny_model(), tiny_batch(labels=False)
+    layers = layer_names(Bert().groups(model))
+    before = [model.get_submodule(layer) for layer in layers]
+    hidden, calls = record(model, layers, batch)
+    ran: list[int] = []
+    for index, layer in enumerate(before):
+        layer.register_forward_pre_hook(lambda *_, index=index: ran.append(index))
+    with torch.no_grad(), resumed(model, calls, layers[1], hidden):
+        raw_output(model, batch)
+    assert ran == [1, 2]
+    assert [model.get_submodule(layer) for layer in layers] == before
+
+
+@pytest.mark.parametrize("model_type", FAMILIES)
+@pytest.mark.parametrize("kind", ["heads", "ffn_neurons"])
+def test_replaying_up_to_a_consumer_sees_the_same_and_runs_no_more(model_type: str, kind: str) -> None:
+    model, batch = tiny_model(model_type), tiny_batch(labels=False)
+    groups = FAMILIES[model_type].groups(model)
+    group = next(group for group in groups if group.kind == kind)
+    other = next(group for group in groups if group.kind == "ffn_neurons")
+    hidden, calls = record(model, layer_names(groups), batch)
+    ran: list[str] = []
+    model.get_submodule(other.consumer.module).register_forward_hook(lambda *_: ran.append(kind))
+    with torch.no_grad(), watched(model, [group]) as whole:
+        replay(model, group.layer, calls[group.layer], hidden)
+    with torch.no_grad(), watched(model, [group]) as part:
+        replay_until(model, group, calls[group.layer], hidden)
+    assert torch.equal(part[group.name].before_norm, whole[group.name].before_norm)
+    assert len(ran) == (1 if kind == "heads" else 2)
 
 
 class Odd(nn.Module):

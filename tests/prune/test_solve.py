@@ -142,3 +142,30 @@ def test_activations_that_are_not_finite_are_an_error() -> None:
     activations[3, 3] = float("nan")
     with pytest.raises(CompressorError, match="not finite"):
         solve_weights(moments_of(activations, errors, weights), ridge=1e-3)
+
+
+def test_moments_of_kept_columns_equal_those_of_a_second_pass() -> None:
+    generator = torch.Generator().manual_seed(3)
+    a, e = (torch.randn(60, n, generator=generator, dtype=torch.float64) for n in (9, 5))
+    weight = torch.randn(5, 9, generator=generator, dtype=torch.float64)
+    weights = torch.rand(60, generator=generator, dtype=torch.float64)
+    kept = torch.tensor([0, 3, 4, 8])
+    gone = torch.tensor([1, 2, 5, 6, 7])
+    whole, again = Moments(9, 5, torch.device("cpu")), Moments(4, 5, torch.device("cpu"))
+    whole.add(a, e, weights)
+    again.add(a[:, kept], e + a[:, gone] @ weight[:, gone].T, weights)
+    found = whole.kept(kept, weight)
+    for name in ("weight", "activations", "errors", "gram", "cross", "squared"):
+        torch.testing.assert_close(torch.as_tensor(getattr(found, name)), torch.as_tensor(getattr(again, name)))
+
+
+@pytest.mark.parametrize("kept", [[], list(range(4))])
+def test_moments_of_no_and_of_all_columns(kept: list[int]) -> None:
+    generator = torch.Generator().manual_seed(4)
+    a, e, weight = (torch.randn(*shape, generator=generator) for shape in ((20, 4), (20, 3), (3, 4)))
+    whole = Moments(4, 3, torch.device("cpu"))
+    whole.add(a, e, torch.ones(20))
+    found = whole.kept(torch.tensor(kept, dtype=torch.int64), weight)
+    expected = e if kept else e + a @ weight.T
+    assert found.squared == pytest.approx(float(expected.double().square().sum()), rel=1e-5)
+    assert found.gram.shape == (len(kept), len(kept))

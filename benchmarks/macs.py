@@ -1,0 +1,90 @@
+"""Count the multiply-accumulates that run on the device at hand, model passes apart from linear algebra.
+
+The unit of the benchmarks is F: one dense forward pass over the calibration rows, padding included.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+from unittest import mock
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
+
+from compressor.prune import fitting, solve
+
+PASSES = ("forward", "backward")
+KINDS = (*PASSES, "algebra")
+
+
+def attention_macs(query: Any, key: Any, *_: Any, **__: Any) -> int:
+    """Return the MACs of two products over heads: query times keys, probabilities times values."""
+    batch, heads, length, width = query.shape
+    return int(2 * batch * heads * length * key.shape[2] * width)
+
+
+def attention_backward_macs(_: Any, query: Any, key: Any, *__: Any, **___: Any) -> int:
+    """Return the MACs of five products: the probabilities once more, and the gradients of all four operands."""
+    return attention_macs(query, key) // 2 * 5
+
+
+aten = torch.ops.aten
+CPU_ATTENTION: dict[Any, Callable[..., int]] = {
+    aten._scaled_dot_product_flash_attention_for_cpu: attention_macs,  # noqa: SLF001 - aten's own name
+    aten._scaled_dot_product_flash_attention_for_cpu_backward: attention_backward_macs,  # noqa: SLF001 - the same
+}
+"""torch's table of costs has every attention kernel but the CPU's."""
+
+
+class MacCounter(TorchDispatchMode):
+    """Counts inside a ``with`` block.
+
+    Attributes:
+        macs: by kind: ``forward``, ``backward``, and ``algebra`` (Gram matrices, products of the solvers).
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.macs = dict.fromkeys(KINDS, 0)
+        self.in_algebra = False
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        packet = func.overloadpacket
+        if packet in CPU_ATTENTION:
+            count = CPU_ATTENTION[packet](*args, **(kwargs or {}))
+        elif packet in flop_registry:
+            count = flop_registry[packet](*args, **(kwargs or {}), out_val=result) // 2
+        else:
+            return result
+        backward = torch._C._current_autograd_node() is not None  # noqa: SLF001 - the public way to ask is none
+        self.macs["algebra" if self.in_algebra else PASSES[backward]] += count
+        return result
+
+    def algebraic(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Return a function whose products count as algebra."""
+
+        def counted(*args: Any, **kwargs: Any) -> Any:
+            before, self.in_algebra = self.in_algebra, True
+            try:
+                return function(*args, **kwargs)
+            finally:
+                self.in_algebra = before
+
+        return counted
+
+
+@contextmanager
+def counting() -> Iterator[MacCounter]:
+    """Count what runs inside a ``with`` block."""
+    counter = MacCounter()
+    owners = [(solve.Moments, "add"), (solve.Moments, "kept"), (fitting, "residual")]
+    owners += [(fitting, name) for name in ("solve_weights", "solve_scales", "solve_bias")]
+    with ExitStack() as stack:
+        for owner, name in owners:
+            stack.enter_context(mock.patch.object(owner, name, counter.algebraic(getattr(owner, name))))
+        stack.enter_context(counter)
+        yield counter
