@@ -130,6 +130,15 @@ def test_every_parameter_of_a_ragged_model_gets_a_gradient() -> None:
     assert without == []
 
 
+@pytest.mark.parametrize(
+    ("family", "model_type"), [(BERT, "bert"), (BERT, "roberta"), (BERT, "electra"), (DistilBert(), "distilbert")]
+)
+def test_masked_equals_shrunk_to_ten_digits_in_float64(family: Any, model_type: str) -> None:
+    model = tiny_model(model_type).double()
+    for masks in example_masks(family.groups(model)).values():
+        assert_masked_equals_shrunk(model, family, masks, tiny_batch(labels=False), tolerance=1e-10)
+
+
 def test_units_are_physically_gone() -> None:
     model = tiny_model()
     shrunk = shrink(model, BERT, Masks({ATTENTION: keep(4, 1, 3), FFN: keep(48, 0, 5, 47)}))

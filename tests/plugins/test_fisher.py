@@ -15,9 +15,19 @@ from compressor.model import Masks, masked, shrink
 from compressor.model.costs import encoder_macs, kept_macs
 from compressor.model.outputs import raw_output
 from compressor.plugin import Target
+from compressor.testing import tiny_model
+from compressor_plugins.families.bert import Bert
 from compressor_plugins.methods import _fisher
 from compressor_plugins.methods.fisher import Fisher
-from tests.plugins.sessions import FAMILIES, label_free, labelled
+from tests.plugins.sessions import (
+    FAMILIES,
+    Labelled,
+    assert_lossless_by_tuning,
+    label_free,
+    labelled,
+    make_twin,
+    session_on,
+)
 
 
 def fisher(macs: float = 0.5, **options: Any) -> Fisher:
@@ -156,6 +166,18 @@ def test_heads_without_output_are_pruned_first() -> None:
     budget = kept_macs(session.model, session.groups, ones, 10.0) / whole
     masks, _ = _fisher.choose_masks(fisher(budget), session, gradients, 10.0)
     assert masks == Masks(ones)
+
+
+def test_a_duplicated_neuron_is_removed_without_loss() -> None:
+    session = session_on(tiny_model().double(), Bert(), Labelled())
+    method = fisher(0.999)
+    group = session.groups[3]
+    squares = _fisher.importance_gradients(method, session)[group.name].square().sum(dim=0)
+    make_twin(session.model, group, twin=int(squares.argmin()), of=int(squares.argmax()))
+    pruned = method.prune(session)
+    gone = {name: (~keep).nonzero().flatten().tolist() for name, keep in pruned.masks.keep.items() if not keep.all()}
+    assert gone == {group.name: [int(squares.argmin())]}
+    assert_lossless_by_tuning(session, pruned)
 
 
 def test_the_teacher_keeps_the_square_root_of_the_target() -> None:

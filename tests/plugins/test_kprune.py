@@ -20,9 +20,17 @@ from compressor.testing import tiny_model
 from compressor_plugins.families.bert import Bert
 from compressor_plugins.methods._knowledge import SAMPLE_SCALE, Measurement, coordinates
 from compressor_plugins.methods.kprune import KPrune
-from tests.plugins.sessions import FAMILIES, Labelled, label_free, labelled, session_on
+from tests.plugins.sessions import (
+    FAMILIES,
+    Labelled,
+    assert_lossless_by_tuning,
+    label_free,
+    labelled,
+    make_twin,
+    session_on,
+)
 
-PUBLISHED = {"measure": "gradient", "importance": "batch-mean", "refresh": 1}
+PUBLISHED = {"measure": "batch-gradient", "refresh": 1}
 ONCE = {"measure": "curvature", "refresh": 0}
 
 
@@ -228,24 +236,12 @@ def test_a_duplicated_neuron_is_removed_without_loss() -> None:
     neurons = [group for group in session.groups if group.kind == "ffn_neurons"]
     group = min(neurons, key=lambda g: float(scores[g.name].min()))
     weakest, other = int(scores[group.name].argmin()), int(scores[group.name].argmax())
-    producer: Any = session.model.get_submodule(group.producers[0].module)
-    consumer: Any = session.model.get_submodule(group.consumer.module)
-    with torch.no_grad():  # the strongest neuron is cut in two unequal halves, the weaker less than any other unit
-        producer.weight[weakest], producer.bias[weakest] = producer.weight[other].clone(), producer.bias[other].clone()
-        share = consumer.weight[:, other].clone()
-        consumer.weight[:, weakest] = 0.001 * share
-        consumer.weight[:, other] = 0.999 * share
+    make_twin(session.model, group, twin=weakest, of=other)
     pruned = method.prune(session)
     assert not pruned.masks.keep[group.name][weakest]
     gone = {name: int((~keep).sum()) for name, keep in pruned.masks.keep.items() if not keep.all()}
     assert gone == {group.name: 1}
-    smaller = shrink(session.model, session.family, pruned.masks, pruned.weights)
-    plain = shrink(session.model, session.family, pruned.masks)
-    for batch in session.calibration.batches(session.device):
-        with torch.no_grad():
-            dense, found, untuned = (raw_output(model, batch) for model in (session.model, smaller, plain))
-        assert float((dense - found).abs().max()) < 1e-8
-        assert float((dense - untuned).abs().max()) > 1e-6
+    assert_lossless_by_tuning(session, pruned)
 
 
 def test_regression_and_label_free_tasks_are_pruned_too() -> None:
@@ -279,5 +275,5 @@ def test_targets_other_than_macs_are_refused(target: dict[str, float]) -> None:
 
 
 def test_gradients_measured_once_are_refused() -> None:
-    with pytest.raises(ValidationError, match="refresh: 0 needs measure: curvature"):
+    with pytest.raises(ValidationError, match="needs refresh: 1 or more"):
         kprune(measure="gradient", refresh=0)

@@ -135,6 +135,17 @@ def test_weights_do_not_depend_on_the_batch_size() -> None:
         torch.testing.assert_close(found[name], weight, rtol=1e-6, atol=1e-8)
 
 
+def test_weights_do_not_depend_on_padding() -> None:
+    model = tiny_model().double()
+    masks, inputs = some_masks(model, Bert()), batches(3)
+    wider = [{k: nn.functional.pad(v, (0, 7)) if v.ndim == 2 else v for k, v in b.items()} for b in inputs]
+    expected, _ = reconstruct(model, Bert(), inputs, asked(masks))
+    found, _ = reconstruct(model, Bert(), wider, asked(masks))
+    assert expected.keys() == found.keys()
+    for name, weight in expected.items():
+        torch.testing.assert_close(found[name], weight, rtol=1e-6, atol=1e-8)
+
+
 def test_token_weights_matter_in_the_last_layer_only() -> None:
     model, inputs = tiny_model().double(), batches()
     masks = some_masks(model, Bert())

@@ -87,7 +87,8 @@ class Measurement:
     ) -> None:
         self.method, self.task, self.model = method, task, model
         self.groups, self.generator = groups, generator
-        self.gates = [coordinates(group) for group in groups] if method.measure == "gradient" else list(groups)
+        whole = method.measure == "curvature"
+        self.gates = [group if whole else coordinates(group) for group in groups]
         self.sums = {
             group.name: Sums.zeros(
                 gates=gate.units, columns=group.units * group.width, device=next(model.parameters()).device
@@ -121,7 +122,7 @@ class Measurement:
     def _square(self, products: Mapping[str, Tensor]) -> None:
         for name, product in products.items():
             parts = product.double()
-            if self.method.importance == "batch-mean":
+            if self.method.measure == "batch-gradient":
                 parts = parts.mean(dim=0, keepdim=True)
             self.sums[name].squares += parts.square().sum(dim=(0, 1))
 
@@ -133,7 +134,7 @@ class Measurement:
         method, sums = self.method, self.sums[group.name]
         columns = self.model.get_parameter(f"{group.consumer.module}.weight").detach().double().square().mean(dim=0)
         energy = (sums.energy / sums.tokens * columns).reshape(group.units, group.width).mean(dim=1)
-        scale = SAMPLE_SCALE if method.importance == "per-sample" else 1.0
+        scale = 1.0 if method.measure == "batch-gradient" else SAMPLE_SCALE
         # A head is the mean over its columns; the curvature of a whole head is divided to stand beside it.
         change = sums.squares.reshape(group.units, -1).sum(dim=1) / (2 * sums.rows * scale * group.width)
         balance = (method.mu or float(group.width)) if group.kind == "heads" else 1.0
