@@ -6,7 +6,7 @@ biases, GELU, softmax, pooler and classifier are free. Lengths may be fractional
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from torch import Tensor, nn
 
@@ -30,6 +30,18 @@ def unit_macs(model: nn.Module, group: PrunableGroup, sequence: float) -> float:
     return sequence * weights + attention
 
 
+def unit_parameters(model: nn.Module, group: PrunableGroup) -> float:
+    """Return the parameters that one unit of a group has, biases included; 0 for an emptied group."""
+    if not group.units:
+        return 0.0
+    count = 0
+    for piece in (*group.producers, group.consumer):
+        weight = model.get_parameter(f"{piece.module}.weight")
+        biased = piece.dim == 0 and f"{piece.module}.bias" in dict(model.named_parameters())
+        count += piece.width * (weight.shape[1 - piece.dim] + biased)
+    return float(count)
+
+
 def unit_prices(model: nn.Module, groups: Sequence[PrunableGroup], sequence: float) -> dict[UnitKind, float]:
     """Return the MACs of one unit of each kind; a family's layers are alike, so one price serves all of them."""
     return {group.kind: unit_macs(model, group, sequence) for group in groups if group.units}
@@ -37,7 +49,21 @@ def unit_prices(model: nn.Module, groups: Sequence[PrunableGroup], sequence: flo
 
 def encoder_macs(model: nn.Module, groups: Sequence[PrunableGroup], sequence: float) -> float:
     """Return the MACs of the whole encoder, as it is now, per sample of ``sequence`` tokens."""
-    return _priced(unit_prices(model, groups, sequence), groups, {group.name: group.units for group in groups})
+    return priced(unit_prices(model, groups, sequence), [(group.kind, group.units) for group in groups])
+
+
+def priced(prices: Mapping[UnitKind, float], counts: Iterable[tuple[UnitKind, int]]) -> float:
+    """Return what units cost together: counted first, then multiplied, so that equal counts cost equal sums.
+
+    Args:
+        prices: of one unit, per kind.
+        counts: kind and number of units, of every sublayer.
+    """
+    totals = dict.fromkeys(prices, 0)
+    for kind, count in counts:
+        if count:
+            totals[kind] += count
+    return sum(prices[kind] * total for kind, total in sorted(totals.items(), reverse=True))
 
 
 def kept_macs(model: nn.Module, groups: Sequence[PrunableGroup], keep: Mapping[str, Tensor], sequence: float) -> float:
@@ -49,17 +75,8 @@ def kept_macs(model: nn.Module, groups: Sequence[PrunableGroup], keep: Mapping[s
         keep: per group name, shape (units,), ``True`` = keep.
         sequence: tokens per sample.
     """
-    counts = {group.name: int(keep[group.name].sum()) if group.name in keep else group.units for group in groups}
-    return _priced(unit_prices(model, groups, sequence), groups, counts)
-
-
-def _priced(prices: Mapping[UnitKind, float], groups: Sequence[PrunableGroup], counts: Mapping[str, int]) -> float:
-    """Count first, then multiply: every sum of MACs in this package rounds alike, so equal counts cost equal sums."""
-    totals = dict.fromkeys(prices, 0)
-    for group in groups:
-        if group.units:
-            totals[group.kind] += counts[group.name]
-    return sum(prices[kind] * total for kind, total in sorted(totals.items(), reverse=True))
+    counts = [(g.kind, int(keep[g.name].sum()) if g.name in keep else g.units) for g in groups]
+    return priced(unit_prices(model, groups, sequence), counts)
 
 
 def parameters(model: nn.Module) -> int:

@@ -48,7 +48,12 @@ def search_masks(
 
 
 def threshold_masks(
-    groups: Sequence[PrunableGroup], scores: Scores, *, prices: Mapping[UnitKind, float], budget: float
+    groups: Sequence[PrunableGroup],
+    scores: Scores,
+    *,
+    prices: Mapping[UnitKind, float],
+    budget: float,
+    settled: Mapping[UnitKind, int] | None = None,
 ) -> Masks:
     """Keep the units above the lowest common threshold of score per price that the budget allows.
 
@@ -61,6 +66,7 @@ def threshold_masks(
         scores: per group name, shape (units,), not negative, *not* yet divided by the price.
         prices: of one unit, per kind, positive.
         budget: what the kept units may cost together.
+        settled: units per kind that are kept elsewhere, and paid from the same budget.
 
     Raises:
         CompressorError: a score is negative or not a finite number.
@@ -69,9 +75,11 @@ def threshold_masks(
     worth = [scores[group.name].double().cpu().numpy() / prices.get(group.kind, 1.0) for group in groups]
     order = np.argsort(-np.concatenate(worth), kind="stable")
     heads = np.concatenate([np.full(group.units, group.kind == "heads") for group in groups])[order]
-    # Counts times prices, as every sum of prices in this package is formed: equal counts then cost equal sums.
-    head_price, neuron_price = prices.get("heads", 1.0), prices.get("ffn_neurons", 1.0)
-    spent = np.cumsum(heads) * head_price + np.cumsum(~heads) * neuron_price
+    paid = settled or {}
+    counts = {"heads": np.cumsum(heads) + paid.get("heads", 0)}
+    counts["ffn_neurons"] = np.cumsum(~heads) + paid.get("ffn_neurons", 0)
+    # Counts times prices, as ``model.costs`` forms every sum: equal counts then cost equal sums.
+    spent = counts["heads"] * prices.get("heads", 1.0) + counts["ffn_neurons"] * prices.get("ffn_neurons", 1.0)
     keep = np.zeros(len(order), dtype=np.bool_)
     keep[order[: int(np.searchsorted(spent, budget, side="right"))]] = True
     ends = np.cumsum([group.units for group in groups])[:-1]

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from compressor.model import Masks, PrunableGroup, masked, shrink
-from compressor.model.costs import encoder_macs
+from compressor.model.costs import encoder_macs, parameters
 from compressor.model.outputs import raw_output
 from compressor.plugin import Target
 from compressor.prune import unpruned
@@ -49,6 +49,15 @@ def test_kprune_never_exceeds_its_target(model_type: str, macs: float, options: 
     left = encoder_macs(smaller, session.family.groups(smaller), length)
     assert left / encoder_macs(session.model, session.groups, length) == pytest.approx(pruned.metrics["macs_kept"])
     assert macs - 0.03 < pruned.metrics["macs_kept"] <= macs
+
+
+def test_a_target_of_parameters_is_met_too() -> None:
+    session = labelled()
+    pruned = KPrune(target=Target(params=0.4)).prune(session)
+    smaller = shrink(session.model, session.family, pruned.masks)
+    emptied = shrink(session.model, session.family, Masks({n: ~m for n, m in unpruned(session.groups).keep.items()}))
+    fixed = parameters(emptied)
+    assert 0.38 < (parameters(smaller) - fixed) / (parameters(session.model) - fixed) <= 0.4
 
 
 def student_of(session: Session) -> nn.Module:
@@ -270,7 +279,9 @@ def test_metrics_name_the_phases() -> None:
 
 @pytest.mark.parametrize("target", [{"sparsity": 0.5}, {"heads": 0.5}, {"latency": 0.5}])
 def test_targets_other_than_macs_are_refused(target: dict[str, float]) -> None:
-    with pytest.raises(ValidationError, match=f"kprune takes target.macs; got target.{next(iter(target))}"):
+    with pytest.raises(
+        ValidationError, match=f"kprune takes target.macs or target.params; got target.{next(iter(target))}"
+    ):
         KPrune(target=target)
 
 

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
 from compressor.model import Masks
-from compressor.model.costs import kept_macs, unit_prices
 from compressor.plugin import Pruned
 from compressor.progress import track
 from compressor.prune import Cached, Evidence, Reconstruction, Sweep, threshold_masks, unpruned, watched
+from compressor_plugins.methods._budget import linear_budget
 from compressor_plugins.methods._knowledge import Measurement
-from compressor_plugins.methods._report import Stopwatch, dense_macs, figures
+from compressor_plugins.methods._report import Stopwatch, figures
 
 if TYPE_CHECKING:
-    from compressor.model.groups import PrunableGroup
+    from compressor.model.groups import PrunableGroup, UnitKind
     from compressor.prune.layerwise import Batch
     from compressor.run.session import Session
     from compressor_plugins.methods.kprune import KPrune
@@ -63,8 +63,7 @@ class _Climb:
             ),
         )
         self.groups = [group for group in self.sweep.groups if group.units]
-        self.prices = unit_prices(session.model, self.groups, self.sequence)
-        self.budget = (method.target.macs or 1.0) * dense_macs(session, self.sequence)
+        self.budget = linear_budget(method.target, session, self.sequence)
         self.generator = np.random.default_rng(session.seed)
         self.watch = Stopwatch()
         self.keep: dict[str, Tensor] = {}
@@ -126,9 +125,15 @@ class _Climb:
 
     def _search(self, index: int) -> Tensor:
         """Return the mask of one sublayer from the search over it and all above it."""
-        rest, done = self.groups[index:], self.groups[:index]
-        spent = kept_macs(self.session.model, done, self.keep, self.sequence) if done else 0.0
-        scores = {group.name: self.scores[group.name] for group in rest}
-        found = threshold_masks(rest, scores, prices=self.prices, budget=self.budget - spent)
-        mask: Tensor = found.keep[self.groups[index].name]
-        return mask.clone().to(torch.bool)
+        rest = self.groups[index:]
+        settled: Counter[UnitKind] = Counter()
+        for group in self.groups[:index]:
+            settled[group.kind] += int(self.keep[group.name].sum())
+        found = threshold_masks(
+            rest,
+            {group.name: self.scores[group.name] for group in rest},
+            prices=self.budget.prices,
+            budget=self.budget.at(self.budget.keep),
+            settled=settled,
+        )
+        return found.keep[self.groups[index].name]

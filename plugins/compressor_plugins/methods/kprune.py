@@ -32,7 +32,7 @@ class KPrune(PruningMethod):
 
     name: ClassVar[str] = "kprune"
 
-    target: Target = Field(description="How much of the encoder's MACs to keep, e.g. {macs: 0.6}.")
+    target: Target = Field(description="How much of the encoder's MACs or parameters to keep, e.g. {macs: 0.6}.")
     lam_pred: float = Field(default=1.0, ge=0, description="Weight of the predictive knowledge.")
     lam_rep: float = Field(
         default=2.5e-4,
@@ -60,9 +60,9 @@ class KPrune(PruningMethod):
 
     @field_validator("target")
     @classmethod
-    def _macs_only(cls, target: Target) -> Target:
-        if target.amount != "macs":
-            message = f"kprune takes target.macs; got target.{target.amount}"
+    def _macs_or_params(cls, target: Target) -> Target:
+        if target.amount not in {"macs", "params"}:
+            message = f"kprune takes target.macs or target.params; got target.{target.amount}"
             raise ValueError(message)
         return target
 

@@ -1,0 +1,52 @@
+"""From a target to prices of units and a budget."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from compressor.model.costs import priced, unit_parameters, unit_prices
+
+if TYPE_CHECKING:
+    from compressor.model.groups import UnitKind
+    from compressor.plugin import Target
+    from compressor.run.session import Session
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What units cost, and what may be spent.
+
+    Attributes:
+        prices: of one unit, per kind: MACs per sample, or parameters.
+        keep: fraction of ``dense`` that is asked for, in (0, 1].
+        dense: what all units of the dense model cost.
+    """
+
+    prices: Mapping[UnitKind, float]
+    keep: float
+    dense: float
+
+    def at(self, keep: float) -> float:
+        """Return what may be spent when a fraction is kept."""
+        return keep * self.dense
+
+
+def linear_budget(target: Target, session: Session, sequence: float) -> Budget:
+    """Return the budget of a target on MACs or parameters: fractions of the *dense* model, whatever is left of it now.
+
+    Args:
+        target: of ``macs`` or ``params``.
+        session: gives the model and the dense one it came from.
+        sequence: tokens per sample that MACs are counted at.
+    """
+    groups, dense = session.groups, session.family.groups(session.teacher)
+    if target.macs is not None:
+        prices = unit_prices(session.model, groups, sequence)
+        whole = unit_prices(session.teacher, dense, sequence)
+    else:
+        prices = {group.kind: unit_parameters(session.model, group) for group in groups if group.units}
+        whole = {group.kind: unit_parameters(session.teacher, group) for group in dense if group.units}
+    total = priced(whole, [(group.kind, group.units) for group in dense])
+    return Budget(prices, target.macs or target.params or 1.0, total)
