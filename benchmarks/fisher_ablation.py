@@ -82,16 +82,17 @@ def measure(arguments: argparse.Namespace, seed: int) -> Iterator[dict[str, Any]
     print(f"seed {seed}: dense accuracy {(dense.argmax(1) == labels).mean():.4f}", file=sys.stderr)
     gradients: dict[str, _fisher.Gradients] = {}
     for keep in arguments.keep:
-        masks: dict[tuple[str, bool], tuple[Masks, Masks]] = {}
+        masks: dict[tuple[str, bool, str], tuple[Masks, Masks]] = {}
         for name in arguments.variants:
             method = Fisher(target=Target(macs=keep), **VARIANTS[name])
             start = time.perf_counter()
             if method.importance not in gradients:
                 gradients[method.importance] = _fisher.importance_gradients(method, session)
-            chosen = (method.importance, method.rearrange)
+            chosen = (method.importance, method.rearrange, method.teacher)
             length = session.calibration.mean_length
             if chosen not in masks:
-                masks[chosen] = _fisher.choose_masks(method, session, gradients[method.importance], length)
+                budget = _fisher.budget_of(method, session, length)
+                masks[chosen] = _fisher.choose_masks(method, session, gradients[method.importance], budget)
             weights, _ = _fisher.tune(method, session, *masks[chosen])
             seconds = time.perf_counter() - start
             pruned = shrink(session.model, session.family, masks[chosen][0], weights)

@@ -15,6 +15,7 @@ from compressor.model import Masks, masked, shrink
 from compressor.model.costs import encoder_macs, kept_macs
 from compressor.model.outputs import raw_output
 from compressor.plugin import Target
+from compressor.run.session import Session
 from compressor.testing import tiny_model
 from compressor_plugins.families.bert import Bert
 from compressor_plugins.methods import _fisher
@@ -32,6 +33,10 @@ from tests.plugins.sessions import (
 
 def fisher(macs: float = 0.5, **options: Any) -> Fisher:
     return Fisher(target=Target(macs=macs), **options)
+
+
+def chosen(method: Fisher, session: Session, gradients: Any, length: float = 10.0) -> tuple[Masks, Masks]:
+    return _fisher.choose_masks(method, session, gradients, _fisher.budget_of(method, session, length))
 
 
 def assert_close(found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
@@ -140,8 +145,8 @@ def test_batch_mean_importance_is_the_published_one() -> None:
 def test_rearrangement_keeps_the_counts_and_does_not_raise_the_fisher_form() -> None:
     session = labelled()
     gradients = _fisher.importance_gradients(fisher(), session)
-    plain, _ = _fisher.choose_masks(fisher(rearrange=False), session, gradients, 10.0)
-    better, _ = _fisher.choose_masks(fisher(), session, gradients, 10.0)
+    plain, _ = chosen(fisher(rearrange=False), session, gradients)
+    better, _ = chosen(fisher(), session, gradients)
     forms = [
         [float(gradients[n][:, ~keep].sum(dim=1).square().sum()) for n, keep in masks.keep.items()]
         for masks in (plain, better)
@@ -164,7 +169,7 @@ def test_heads_without_output_are_pruned_first() -> None:
     for name, unit in dead.items():
         ones[name][unit] = False
     budget = kept_macs(session.model, session.groups, ones, 10.0) / whole
-    masks, _ = _fisher.choose_masks(fisher(budget), session, gradients, 10.0)
+    masks, _ = chosen(fisher(budget), session, gradients)
     assert masks == Masks(ones)
 
 
@@ -183,8 +188,8 @@ def test_a_duplicated_neuron_is_removed_without_loss() -> None:
 def test_the_teacher_keeps_the_square_root_of_the_target() -> None:
     session = labelled()
     gradients = _fisher.importance_gradients(fisher(), session)
-    masks, milder = _fisher.choose_masks(fisher(0.25), session, gradients, 10.0)
-    plain, _ = _fisher.choose_masks(fisher(0.5, rearrange=False), session, gradients, 10.0)
+    masks, milder = chosen(fisher(0.25, teacher="milder"), session, gradients)
+    plain, _ = chosen(fisher(0.5, rearrange=False), session, gradients)
     assert milder == plain
     assert milder != masks
 
@@ -239,7 +244,7 @@ def test_metrics_are_plain_data() -> None:
     session = labelled()
     metrics = fisher().prune(session).metrics
     assert len(metrics["heads_kept"]) == len(metrics["neurons_kept"]) == 3
-    assert set(metrics["seconds"]) == {"importance", "search", "tuning"}
+    assert set(metrics["seconds"]) == {"budget", "importance", "search", "tuning"}
 
     def plain(value: Any) -> bool:
         if isinstance(value, dict):
@@ -251,9 +256,11 @@ def test_metrics_are_plain_data() -> None:
     assert plain(dict(metrics))
 
 
-@pytest.mark.parametrize("target", [{"sparsity": 0.5}, {"latency": 0.5}, {"heads": 0.5}])
-def test_targets_other_than_macs_are_refused(target: dict[str, float]) -> None:
-    with pytest.raises(ValidationError, match=f"fisher takes target.macs; got target.{next(iter(target))}"):
+@pytest.mark.parametrize("target", [{"sparsity": 0.5}, {"layers": 0.5}, {"heads": 0.5}])
+def test_targets_without_a_price_are_refused(target: dict[str, float]) -> None:
+    with pytest.raises(
+        ValidationError, match=f"fisher takes target.macs, .params, .*; got target.{next(iter(target))}"
+    ):
         Fisher(target=target)
 
 

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from compressor.model.costs import priced, unit_parameters, unit_prices
+from compressor.prune import search_masks
 
 if TYPE_CHECKING:
     from compressor.model.groups import UnitKind
+    from compressor.model.masks import Masks, Scores
     from compressor.plugin import Target
     from compressor.run.session import Session
 
@@ -31,6 +33,14 @@ class Budget:
     def at(self, keep: float) -> float:
         """Return what may be spent when a fraction is kept."""
         return keep * self.dense
+
+    def masks(self, session: Session, scores: Scores, keep: float) -> Masks:
+        """Return the masks of largest kept score that cost at most a fraction of the dense model."""
+        return search_masks(session.groups, scores, prices=self.prices, budget=self.at(keep))
+
+    def figures(self, session: Session, masks: Masks) -> dict[str, float]:  # noqa: ARG002 - a latency budget reads them
+        """Return nothing: what MACs and parameters come to is in every report."""
+        return {}
 
 
 def linear_budget(target: Target, session: Session, sequence: float) -> Budget:

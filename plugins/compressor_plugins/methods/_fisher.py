@@ -11,11 +11,12 @@ import torch
 from torch import Tensor
 
 from compressor.model import Masks
-from compressor.model.costs import unit_prices
 from compressor.plugin import Pruned
 from compressor.progress import track
-from compressor.prune import Reconstruction, Signals, SublayerFit, gate_gradients, rearrange, reconstruct, search_masks
-from compressor_plugins.methods._report import Stopwatch, dense_macs, figures
+from compressor.prune import Reconstruction, Signals, SublayerFit, gate_gradients, rearrange, reconstruct
+from compressor_plugins.methods._budget import Budget, linear_budget
+from compressor_plugins.methods._latency import LatencyBudget, latency_budget
+from compressor_plugins.methods._report import Stopwatch, figures
 
 if TYPE_CHECKING:
     from compressor.run.session import Session
@@ -28,13 +29,22 @@ def prune(method: Fisher, session: Session) -> Pruned:
     """Run the whole method on a session."""
     watch = Stopwatch()
     sequence = method.target.sequence or session.calibration.mean_length
+    with watch.phase("budget"):
+        budget = budget_of(method, session, sequence)
     with watch.phase("importance"):
         gradients = importance_gradients(method, session)
     with watch.phase("search"):
-        masks, milder = choose_masks(method, session, gradients, sequence)
+        masks, milder = choose_masks(method, session, gradients, budget)
     with watch.phase("tuning"):
         weights, fits = tune(method, session, masks, milder)
-    return Pruned(masks, weights, figures(session, masks, fits, sequence) | {"seconds": watch.seconds})
+    metrics = figures(session, masks, fits, sequence) | budget.figures(session, masks)
+    return Pruned(masks, weights, metrics | {"seconds": watch.seconds})
+
+
+def budget_of(method: Fisher, session: Session, sequence: float) -> Budget | LatencyBudget:
+    """Return what may be spent; a latency is measured now, so that one out of reach stops the run before any pruning."""
+    budget = latency_budget if method.target.of_latency else linear_budget
+    return budget(method.target, session, sequence)
 
 
 def importance_gradients(method: Fisher, session: Session) -> Gradients:
@@ -67,17 +77,13 @@ def _projections(method: Fisher, session: Session) -> Signals:
     return signals
 
 
-def choose_masks(method: Fisher, session: Session, gradients: Gradients, sequence: float) -> tuple[Masks, Masks]:
-    """Return the masks at the target, and those of the teacher's milder search at its square root.
-
-    The target is a fraction of the *dense* model, also where the session's model was pruned before.
-    """
-    groups, keep = session.groups, method.target.macs or 1.0
-    dense = dense_macs(session, sequence)
-    prices = unit_prices(session.model, groups, sequence)
+def choose_masks(
+    method: Fisher, session: Session, gradients: Gradients, budget: Budget | LatencyBudget
+) -> tuple[Masks, Masks]:
+    """Return the masks at the target, and those of the teacher's milder search at its square root."""
     scores = {name: gradient.double().square().sum(dim=0) for name, gradient in gradients.items()}
-    masks = search_masks(groups, scores, prices=prices, budget=keep * dense)
-    milder = search_masks(groups, scores, prices=prices, budget=math.sqrt(keep) * dense)
+    masks = budget.masks(session, scores, budget.keep)
+    milder = budget.masks(session, scores, math.sqrt(budget.keep)) if method.teacher == "milder" else Masks({})
     return (rearranged(masks, gradients) if method.rearrange else masks), milder
 
 
@@ -97,7 +103,7 @@ def tune(method: Fisher, session: Session, masks: Masks, milder: Masks) -> tuple
         return {}, []
     task = Reconstruction(
         student=masks,
-        teacher=milder if method.teacher == "milder" else Masks({}),
+        teacher=milder,
         tuning=method.tuning,
         token_weights=session.task.token_weights,
     )

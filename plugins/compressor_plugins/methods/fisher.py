@@ -18,7 +18,8 @@ class Fisher(PruningMethod):
 
     Kwon et al., "A Fast Post-Training Pruning Framework for Transformers", NeurIPS 2022,
     https://arxiv.org/abs/2204.09656: importance of a unit = squared gradient of its gate over calibration rows
-    (section 4.1), the best masks under a MAC budget (algorithm 1), rearrangement inside each sublayer by the
+    (section 4.1), the best masks under a budget of MACs (algorithm 1), or of measured latency by a dynamic program over
+    the table of ``compress profile``, rearrangement inside each sublayer by the
     block-diagonal Fisher matrix (4.2), linear least squares layer by layer (4.3).
 
     As published: ``importance: batch-mean, tuning: scales, teacher: milder``. The defaults differ where measurements
@@ -31,7 +32,10 @@ class Fisher(PruningMethod):
 
     name: ClassVar[str] = "fisher"
 
-    target: Target = Field(description="How much of the encoder's MACs to keep, e.g. {macs: 0.6}.")
+    target: Target = Field(
+        description="How much of the encoder's MACs or parameters to keep, or of the latency measured in onnxruntime, e.g. "
+        "{macs: 0.6} or {latency: 0.6, batch: 1, sequence: 128}."
+    )
     importance: Literal["per-sample", "batch-mean"] = Field(
         default="per-sample",
         description="Square the gate gradient of every row, or (as published) of every batch's mean loss.",
@@ -55,14 +59,14 @@ class Fisher(PruningMethod):
 
     @field_validator("target")
     @classmethod
-    def _macs_only(cls, target: Target) -> Target:
-        if target.amount != "macs":
-            message = f"fisher takes target.macs; got target.{target.amount}"
+    def _priced(cls, target: Target) -> Target:
+        if target.amount not in {"macs", "params", "latency", "latency_ms"}:
+            message = f"fisher takes target.macs, .params, .latency or .latency_ms; got target.{target.amount}"
             raise ValueError(message)
         return target
 
     def prune(self, session: Session) -> Pruned:
-        """Return masks that keep at most ``target.macs`` of the dense model's MACs, and re-fitted output weights."""
+        """Return masks that cost at most the target, and re-fitted output weights."""
         from compressor_plugins.methods._fisher import prune
 
         return prune(self, session)
