@@ -35,7 +35,7 @@ from compressor.verify.variants import Subject, skeleton
 if TYPE_CHECKING:
     from torch import nn
 
-logger = logging.getLogger("compressor")
+logger = logging.getLogger("compressor.announced")
 PLACE = "measuring the latency table"
 PROTOCOL = Protocol(untuned=False)
 GRAPH_PACKAGES = ("torch", "transformers", "onnx", "onnxscript")

@@ -29,6 +29,8 @@ from compressor.run.session import Outcome, Session
 from compressor.verify.environment import environment
 
 logger = logging.getLogger("compressor")
+announced = logging.getLogger("compressor.announced")
+"""For what a user should see on screen too, such as a measurement that takes minutes."""
 Announce = Callable[[str], None]
 CORE = "compressor.run.steps"
 """Name of the core's own hook implementation among the plugins."""
@@ -95,7 +97,7 @@ def run(plan: Plan, out: Path, conditions: Conditions, *, fresh: bool = False) -
         if fresh:
             shutil.rmtree(work)
         _make_directory(work)
-        with _log_file(work / "logs" / "run.log"):
+        with _log_file(work / "logs" / "run.log", conditions.announce):
             report = _run_stages(plan, work, conditions)
         _publish(work, out, fresh=fresh)
     drop_duplicates(out)
@@ -156,11 +158,13 @@ def _alone(out: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _log_file(path: Path) -> Iterator[None]:
-    """Append what the run logs, errors with their tracebacks included, to a file."""
+def _log_file(path: Path, announce: Announce) -> Iterator[None]:
+    """Append what the run logs, errors with their tracebacks included, to a file; announce what asks for it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handler = logging.FileHandler(path, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    announcing = _Announcing(announce)
+    announced.addHandler(announcing)
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
     try:
@@ -169,8 +173,20 @@ def _log_file(path: Path) -> Iterator[None]:
         logger.exception("the run stopped")
         raise
     finally:
+        announced.removeHandler(announcing)
         logger.removeHandler(handler)
         handler.close()
+
+
+class _Announcing(logging.Handler):
+    """Passes on what is logged from where no ``Conditions`` reach."""
+
+    def __init__(self, announce: Announce) -> None:
+        super().__init__(logging.INFO)
+        self.announce = announce
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.announce(record.getMessage())
 
 
 def _run_stages(plan: Plan, work: Path, conditions: Conditions) -> dict[str, Any]:

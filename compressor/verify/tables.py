@@ -33,8 +33,28 @@ def sections(report: Data) -> Iterator[Section]:
         yield quality_section(report["quality"])
     for _, rows in groupby(report.get("latency") or (), key=lambda row: (row["slow_fusion"], row["threads"])):
         yield latency_section(list(rows))
+    promised = [step for step in report.get("steps") or () if "latency_target" in step["metrics"]]
+    if promised:
+        yield target_section(promised, report.get("latency") or ())
     if report.get("gates"):
         yield gates_section(report["gates"])
+
+
+def target_section(steps: Sequence[Data], latency: Sequence[Data]) -> Section:
+    """What steps were asked for, what the latency table predicted for their masks, and what the final file took."""
+    rows = []
+    for step in steps:
+        target = step["metrics"]["latency_target"]
+        same = ("batch", "sequence", "threads", "provider")
+        measured = [
+            f"{row['ratio']['value']:.3f} [{row['ratio']['lower']:.3f}, {row['ratio']['upper']:.3f}]"
+            for row in latency
+            if row["model"] == "compressed" and not row["slow_fusion"] and all(row[k] == target[k] for k in same)
+        ]
+        place = f"{target['batch']} x {target['sequence']}"
+        ratios = (f"{target['asked']:.3f}", f"{target['predicted']:.3f}", *(measured[:1] or ["not measured"]))
+        rows.append((step["slug"], place, *ratios))
+    return Section("Latency target, ratio to dense", ("step", "input", "asked", "predicted", "measured"), rows)
 
 
 def size_section(model: Data) -> Section:

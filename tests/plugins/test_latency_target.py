@@ -47,8 +47,8 @@ def test_the_predicted_latency_is_within_the_target(latency: float, asked: list[
     pruned = Fisher(target=Target(latency=latency)).prune(session)
     predicted = toy_table().ratio(counts(session, pruned.masks))
     assert latency - 0.09 < predicted <= latency + 1e-9
-    assert pruned.metrics["latency_predicted"] == pytest.approx(predicted)
-    assert pruned.metrics["latency_predicted_ms"] == pytest.approx(12 * predicted)
+    assert pruned.metrics["latency_target"]["predicted"] == pytest.approx(predicted)
+    assert pruned.metrics["latency_target"]["predicted_ms"] == pytest.approx(12 * predicted)
     assert len(asked) == 1
 
 
@@ -109,6 +109,6 @@ def test_a_model_that_was_pruned_before_is_measured_against_the_one_the_run_star
     first = Fisher(target=Target(latency=0.6)).prune(session)
     smaller = shrink(session.model, session.family, first.masks, first.weights)
     again = Fisher(target=Target(latency=0.5)).prune(replace(session, model=smaller, teacher=smaller))
-    before, after = toy_table().predict(counts(session, first.masks)), again.metrics["latency_predicted_ms"]
+    before, after = toy_table().predict(counts(session, first.masks)), again.metrics["latency_target"]["predicted_ms"]
     assert after <= 0.5 * before
     assert len(asked) == 2

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from compressor.model.costs import priced, unit_parameters, unit_prices
 from compressor.prune import search_masks
@@ -38,7 +38,7 @@ class Budget:
         """Return the masks of largest kept score that cost at most a fraction of the dense model."""
         return search_masks(session.groups, scores, prices=self.prices, budget=self.at(keep))
 
-    def figures(self, session: Session, masks: Masks) -> dict[str, float]:  # noqa: ARG002 - a latency budget reads them
+    def figures(self, session: Session, masks: Masks) -> dict[str, Any]:  # noqa: ARG002 - a latency budget reads them
         """Return nothing: what MACs and parameters come to is in every report."""
         return {}
 

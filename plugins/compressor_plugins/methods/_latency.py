@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,11 +54,12 @@ class LatencyBudget:
             budget=self.table.spendable(keep * self.dense_ms),
         )
 
-    def figures(self, session: Session, masks: Masks) -> dict[str, float]:
-        """Return what the table predicts for masks: milliseconds, and the ratio to the dense model."""
+    def figures(self, session: Session, masks: Masks) -> dict[str, Any]:
+        """Return what was asked, what the table predicts for the masks, and at which workload, as plain data."""
         kept = [(group.kind, int(masks.keep[group.name].sum())) for group in session.groups]
         predicted = self.table.predict(kept)
-        return {"latency_predicted_ms": predicted, "latency_predicted": predicted / self.dense_ms}
+        ratios = {"asked": self.keep, "predicted": predicted / self.dense_ms, "predicted_ms": predicted}
+        return {"latency_target": {**ratios, **asdict(self.table.workload)}}
 
 
 def _counts(group: PrunableGroup) -> NDArray[np.int64]:
