@@ -66,10 +66,10 @@ def write_questions(path: Path, count: int, *, seed: int, unanswerable: bool = F
     return path
 
 
-def squad_recipe(directory: Path, *, model_type: str = "bert", version: str = "1.1") -> Path:
+def squad_recipe(directory: Path, *, model_type: str = "bert", version: str = "1.1", **changes: Any) -> Path:
     """Write a question-answering checkpoint, toy questions and a recipe like that of ``toy_recipe``."""
     checkpoint = tiny_checkpoint(directory / "answers", model_type, head="question-answering")
     for seed, split in enumerate(("train", "validation")):
         write_questions(directory / "answers" / f"{split}.json", 40, seed=seed, unanswerable=version == "2.0")
     task = {"name": "squad", "version": float(version), "path": str(checkpoint), "max_length": 32, "stride": 8}
-    return toy_recipe(directory, model_type=model_type, model=str(checkpoint), task=task)
+    return toy_recipe(directory, model_type=model_type, model=str(checkpoint), task=task, **changes)

@@ -43,3 +43,16 @@ def test_question_answering_runs_from_checkpoint_to_verified_onnx(model_type: st
     np.testing.assert_allclose(found, expected, atol=1e-4)
     assert verify_again(tmp_path / "out", {"rounds": 3})["quality"] == quality
     assert verify_again(tmp_path / "out", {"rounds": 3, "samples": 10})["quality"]["rows"] == 10
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"measure": "batch-gradient", "refresh": 1}], ids=["curvature of drawn answers", "published"]
+)
+def test_kprune_prunes_question_answering(options: dict[str, Any], tmp_path: Path):
+    prune = {"method": "kprune", "target": {"macs": 0.6}, **options}
+    steps = [{"prune": prune}, {"export": {"format": "onnx"}}, {"verify": {"sequence": 16, "rounds": 3}}]
+    report = run_recipe(squad_recipe(tmp_path, steps=steps), tmp_path / "out").report
+    assert 0.5 < report["steps"][0]["metrics"]["macs_kept"] <= 0.6
+    assert report["quality"]["kl"] > 0
+    fits = report["steps"][0]["metrics"]["tuning"]
+    assert all(fit["error_after"] < fit["error_before"] for fit in fits)
