@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -132,8 +131,8 @@ class Odd(nn.Module):
         self.twice = nn.Linear(2, 2)
         self.never = nn.Linear(2, 2)
 
-    def forward(self, input_ids: Tensor) -> SimpleNamespace:
-        return SimpleNamespace(logits=self.twice(self.twice(input_ids)))
+    def forward(self, input_ids: Tensor) -> dict[str, Tensor]:
+        return {"logits": self.twice(self.twice(input_ids))}
 
 
 @pytest.mark.parametrize("layer", ["twice", "never"])
