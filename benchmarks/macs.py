@@ -31,19 +31,32 @@ def attention_backward_macs(_: Any, query: Any, key: Any, *__: Any, **___: Any) 
     return attention_macs(query, key) // 2 * 5
 
 
+def cholesky_macs(matrix: Any, **_: Any) -> int:
+    """Return the MACs of factorising an n x n matrix: n^3 / 6."""
+    return int(matrix.shape[-1] ** 3 // 6)
+
+
+def cholesky_solve_macs(right: Any, *_: Any, **__: Any) -> int:
+    """Return the MACs of two triangular solves: n^2 a column."""
+    return int(right.shape[-2] ** 2 * right.shape[-1])
+
+
 aten = torch.ops.aten
-CPU_ATTENTION: dict[Any, Callable[..., int]] = {
+UNKNOWN_TO_TORCH: dict[Any, Callable[..., int]] = {
     aten._scaled_dot_product_flash_attention_for_cpu: attention_macs,  # noqa: SLF001 - aten's own name
     aten._scaled_dot_product_flash_attention_for_cpu_backward: attention_backward_macs,  # noqa: SLF001 - the same
+    aten.linalg_cholesky_ex: cholesky_macs,
+    aten.cholesky_solve: cholesky_solve_macs,
 }
-"""torch's table of costs has every attention kernel but the CPU's."""
+"""torch's table of costs has every attention kernel but the CPU's, and no factorisation."""
 
 
 class MacCounter(TorchDispatchMode):
     """Counts inside a ``with`` block.
 
     Attributes:
-        macs: by kind: ``forward``, ``backward``, and ``algebra`` (Gram matrices, products of the solvers).
+        macs: by kind: ``forward``, ``backward``, and ``algebra``: Gram matrices, factorisations and
+            solves. Products of a matrix with one vector are left out, and so is what numpy does.
     """
 
     def __init__(self) -> None:
@@ -54,8 +67,8 @@ class MacCounter(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
         packet = func.overloadpacket
-        if packet in CPU_ATTENTION:
-            count = CPU_ATTENTION[packet](*args, **(kwargs or {}))
+        if packet in UNKNOWN_TO_TORCH:
+            count = UNKNOWN_TO_TORCH[packet](*args, **(kwargs or {}))
         elif packet in flop_registry:
             count = flop_registry[packet](*args, **(kwargs or {}), out_val=result) // 2
         else:

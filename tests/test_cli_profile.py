@@ -1,23 +1,32 @@
-"""``compress profile`` on a tiny checkpoint, measured for real and as briefly as possible."""
+"""``compress profile`` on a tiny checkpoint: real files, and times as their sizes are, so that no clock decides."""
 
 from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
 from compressor.cli import main
 from compressor.run import latency as tables
 from compressor.testing import tiny_checkpoint
-from compressor.verify import latency
+from compressor.verify import profile
+from compressor.verify.latency import Protocol, Shape, Timings
 
 
 def compress(*arguments: str) -> Result:
     return CliRunner().invoke(main, list(arguments))
+
+
+def sized(files: Mapping[str, Path], shapes: Sequence[Shape], **_: Any) -> dict[Shape, Timings]:
+    """Pretend that a call takes as many nanoseconds as the file has bytes."""
+    times = {name: np.full((2, 1), 1e-9 * path.stat().st_size) for name, path in files.items()}
+    return {shapes[0]: Timings([times] * 3, np.arange(3))}
 
 
 @pytest.fixture(scope="module")
@@ -28,8 +37,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(place / "cache"))
         patch.setenv("COLUMNS", "120")
-        patch.setattr(latency, "MEASUREMENT_SECONDS", 0.001)
-        patch.setattr(latency, "WARM_UP_SECONDS", 0.01)
+        patch.setattr(profile, "interleave", sized)
         return {"shown": compress(*asked), "json": compress(*asked, "--json"), "cache": place / "cache"}
 
 
@@ -77,4 +85,4 @@ def test_a_directory_without_a_checkpoint_ends_with_2(tmp_path: Path):
 
 
 def test_the_cli_measures_as_a_run_does():
-    assert latency.Protocol(rounds=15, untuned=False) == tables.PROTOCOL
+    assert Protocol(rounds=15, untuned=False) == tables.PROTOCOL

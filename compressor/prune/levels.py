@@ -15,6 +15,7 @@ from compressor.model.masks import Masks, Scores
 
 Array = NDArray[np.float64]
 POINTS = 20_000
+ROUNDING = 1e-9
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ def choose_levels(tables: Sequence[Levels], budget: float, *, points: int = POIN
 
     A dynamic program over the Pareto front of (price, loss), table by table. Prices are real numbers, not buckets as
     in SPDY (Frantar and Alistarh, arXiv 2201.13096), so the result is exact while no front has more than ``points``
-    members, and never costs more than the budget. A longer front is thinned to the best of each of as many equal
+    members, and never costs more than the budget but for rounding (one part in 10^9). A longer front is thinned to the best of each of as many equal
     steps of price, which can cost at most one step of the budget a table.
 
     Args:
@@ -55,6 +56,7 @@ def choose_levels(tables: Sequence[Levels], budget: float, *, points: int = POIN
     Raises:
         CompressorError: the cheapest levels together cost more than the budget.
     """
+    budget += ROUNDING * abs(budget)  # a sum that should equal the budget may come out an ulp above it
     cheapest = np.array([table.prices.min() for table in tables])
     if cheapest.sum() > budget:
         raise CompressorError(f"the cheapest levels cost {cheapest.sum():g}, the budget is {budget:g}")

@@ -80,8 +80,12 @@ class Sweep:
     """Teacher and student on their way up, the layers below done. The student's units are really gone.
 
     Attributes:
+        model: as it comes in; stays as it is.
+        family: the table of its architecture.
+        task: what to re-fit, and toward what.
         groups: of the model that comes in.
         layers: dotted names, bottom to top.
+        keep: masks of the student's groups that are not whole.
         student: the model as far as it is pruned and re-fitted.
         batches: the calibration rows between two layers.
         weights: what was re-fitted, by parameter name, in the shape of the model that came in.

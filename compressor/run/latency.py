@@ -38,8 +38,9 @@ if TYPE_CHECKING:
 logger = logging.getLogger("compressor.announced")
 PLACE = "measuring the latency table"
 PROTOCOL = Protocol(untuned=False)
-GRAPH_PACKAGES = ("torch", "transformers", "onnx", "onnxscript")
-"""What decides, beside the exporter, which operators a file has."""
+GRAPH_PACKAGES = ("compressor-onnx", "torch", "transformers", "onnx", "onnxscript")
+"""What decides, beside the exporter's options, which operators a file has; an exporter of another package is known by
+its module only, so its upgrade needs ``compress profile --fresh``."""
 WITHOUT_EFFECT = {
     "_name_or_path",
     "architectures",

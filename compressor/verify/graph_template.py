@@ -36,7 +36,7 @@ class GraphTemplate:
     changing: Mapping[str, onnx.TensorProto]
 
     @classmethod
-    def between(cls, larger: onnx.ModelProto, count: int, smaller: onnx.ModelProto, reference: int) -> GraphTemplate:
+    def between(cls, larger: onnx.ModelProto, count: int, *, smaller: onnx.ModelProto, reference: int) -> GraphTemplate:
         """Make a template of two exports.
 
         Args:
@@ -68,8 +68,10 @@ class GraphTemplate:
     def at(self, count: int) -> onnx.ModelProto:
         """Return the graph with ``count`` units, at least 1 and at most the template's own number.
 
+        Sizes are taken to be proportional to the count; ``between`` has checked that at its reference.
+
         Raises:
-            UnlikeGraphsError: a size in the graph is not proportional to the count.
+            UnlikeGraphsError: an initialiser has another rank in the two exports.
         """
         result = onnx.ModelProto()
         result.CopyFrom(self.proto)

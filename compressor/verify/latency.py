@@ -144,7 +144,7 @@ def clock_of(options: SessionOptions) -> str:
 
 
 def interleave(
-    files: Mapping[str, Path], shapes: Sequence[Shape], options: SessionOptions, protocol: Protocol
+    files: Mapping[str, Path], shapes: Sequence[Shape], *, options: SessionOptions, protocol: Protocol
 ) -> dict[Shape, Timings]:
     """Time ONNX files in turn; the protocol itself, without a verdict.
 
@@ -172,7 +172,7 @@ def _measure(
     paths: Mapping[str, Path], shapes: Sequence[Shape], options: SessionOptions, protocol: Protocol
 ) -> Iterator[LatencyRow]:
     first = next(iter(paths))
-    timings = interleave({**paths, CONTROL: paths[first]}, shapes, options, protocol)
+    timings = interleave({**paths, CONTROL: paths[first]}, shapes, options=options, protocol=protocol)
     for shape in shapes:
         for name in paths:
             yield _row(name, _Measured(first, shape, timings[shape], protocol.resampling), options)

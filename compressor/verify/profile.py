@@ -55,7 +55,7 @@ def profile(subject: Subject, workload: Workload, protocol: Protocol) -> Latency
     with TemporaryDirectory(prefix="compressor-") as place:
         files = write_files(subject, points, Path(place))
         named = {path.stem: path for path in files.values()} | {CONTROL: files[points.dense]}
-        timings = interleave(named, [shape], options, protocol)[shape]
+        timings = interleave(named, [shape], options=options, protocol=protocol)[shape]
     times = {left: 1e3 * timings.medians(path.stem, clock) for left, path in files.items()}
     measured = _Measured(points, times, timings.loads, protocol.resampling)
     control = 1e3 * np.median(timings.medians(CONTROL, clock)) / np.median(times[points.dense])

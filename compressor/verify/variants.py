@@ -56,7 +56,7 @@ def skeleton(model: nn.Module) -> nn.Module:
         delattr(config, shapes.FIELD)
     config.vocab_size = max(VOCABULARY, 1 + (getattr(config, "pad_token_id", None) or 0))
     with torch.random.fork_rng(devices=[]), torch.no_grad():
-        torch.manual_seed(0)
+        torch.default_generator.manual_seed(0)  # not the GPUs' generators, which nobody would restore
         result: nn.Module = type(plain)(config).float().eval()
         for parameter in result.parameters():  # exporters merge equal constants, e.g. biases of zeros
             parameter.add_(torch.randn_like(parameter), alpha=0.02)
@@ -178,7 +178,7 @@ def _write_series(subject: Subject, lefts: Mapping[int, Left], paths: Mapping[in
     rest = lefts.keys() - {count, reference}
     larger, smaller = (onnx.load(str(paths[one])) for one in (count, reference))
     try:
-        template = GraphTemplate.between(larger, count, smaller, reference)
+        template = GraphTemplate.between(larger, count, smaller=smaller, reference=reference)
         for one in rest:
             onnx.save_model(template.at(one), str(paths[one]))
     except UnlikeGraphsError:

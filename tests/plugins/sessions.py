@@ -52,15 +52,19 @@ class LabelFree(Task):
         raise NotImplementedError
 
 
+def named_plan(model: str) -> Any:
+    """Return as much of a plan as methods read."""
+    return SimpleNamespace(recipe=SimpleNamespace(seed=0, model=model))
+
+
 def session_on(model: nn.Module, family: Any, task: Task, *, batch_size: int = 8, count: int = 40) -> Session:
     tokenizer, draw = tiny_tokenizer(), np.random.default_rng(0)
     rows = []
     for index in range(count):
         encoded = tokenizer(" ".join(draw.choice(WORDS, size=draw.integers(2, 15))), return_token_type_ids=False)
         rows.append({**encoded} if task.label_free else {**encoded, "labels": index % 2})
-    plan: Any = SimpleNamespace(recipe=SimpleNamespace(seed=0))
     return Session(
-        plan=plan,
+        plan=named_plan("tiny"),
         run_dir=Path("unused"),
         device=torch.device("cpu"),
         model=model.requires_grad_(False),

@@ -10,11 +10,12 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
+from compressor.errors import InputError
 from compressor.model import Masks, PrunableGroup, masked, shrink
 from compressor.model.costs import encoder_macs, parameters
 from compressor.model.outputs import raw_output
 from compressor.plugin import Target
-from compressor.prune import unpruned
+from compressor.prune import Sweep, unpruned
 from compressor.run.session import Session
 from compressor.testing import tiny_model
 from compressor_plugins.families.bert import Bert
@@ -27,6 +28,7 @@ from tests.plugins.sessions import (
     label_free,
     labelled,
     make_twin,
+    named_plan,
     session_on,
 )
 
@@ -271,6 +273,40 @@ def test_heads_without_output_go_first() -> None:
         assert not pruned.masks.keep[group.name][0]
 
 
+@pytest.mark.parametrize("emptied", [(0,), (1,), (0, 1), (2,)])
+@pytest.mark.parametrize("options", [PUBLISHED, ONCE], ids=["published", "once"])
+def test_emptied_layers_are_passed_through(
+    emptied: tuple[int, ...], options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dense = labelled(count=16)
+    gone = {g.name: torch.full((g.units,), g.index not in emptied) for g in dense.groups}
+    smaller = shrink(dense.model, dense.family, Masks(gone))
+    session = replace(dense, model=smaller)
+    reached: dict[str, list[Tensor]] = {}
+    advance = Sweep.advance_teacher
+
+    def spy(self: Sweep, layer: str) -> None:
+        reached[layer] = [batch.teacher for batch in self.batches]
+        advance(self, layer)
+
+    monkeypatch.setattr(Sweep, "advance_teacher", spy)
+    pruned = kprune(0.2, **options).prune(session)
+    assert pruned.metrics["macs_kept"] <= 0.2
+    for index, batch in enumerate(session.calibration.batches(session.device)):
+        with torch.no_grad():
+            states = smaller(**{k: v for k, v in batch.items() if k != "labels"}, output_hidden_states=True)
+        assert len(reached) == 3
+        for layer, hidden in zip(reached, states.hidden_states, strict=False):
+            torch.testing.assert_close(reached[layer][index], hidden)
+
+
+def test_a_model_without_units_is_refused() -> None:
+    session = labelled(count=8)
+    empty = shrink(session.model, session.family, Masks({n: ~m for n, m in unpruned(session.groups).keep.items()}))
+    with pytest.raises(InputError, match="nothing left to prune"):
+        kprune(0.5).prune(replace(session, model=empty, teacher=empty, plan=named_plan("empty")))
+
+
 def test_metrics_name_the_phases() -> None:
     metrics = kprune().prune(labelled()).metrics
     assert set(metrics["seconds"]) == {"knowledge", "tuning"}
@@ -278,7 +314,7 @@ def test_metrics_name_the_phases() -> None:
 
 
 @pytest.mark.parametrize("target", [{"sparsity": 0.5}, {"heads": 0.5}, {"latency": 0.5}])
-def test_targets_other_than_macs_are_refused(target: dict[str, float]) -> None:
+def test_targets_without_a_price_are_refused(target: dict[str, float]) -> None:
     with pytest.raises(
         ValidationError, match=f"kprune takes target.macs or target.params; got target.{next(iter(target))}"
     ):

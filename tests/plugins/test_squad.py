@@ -101,11 +101,11 @@ def test_only_scored_rows_carry_the_text(write: Callable[..., Path]):
     [((4, 7), [6, 6]), ((4, 11), [6, 7]), ((5, 6), [6, 6]), ((0, 11), [5, 7]), ((0, 12), [0, 0]), ((), [0, 0])],
 )
 def test_labels_are_the_tokens_that_overlap_the_answer(span: tuple[int, ...], expected: list[int]):
-    assert label(span, 5, [0, 4, 8], [3, 7, 11]) == expected
+    assert label(span, 5, starts=[0, 4, 8], ends=[3, 7, 11]) == expected
 
 
 def test_an_answer_that_begins_before_the_window_is_not_in_it():
-    assert label((3, 7), 5, [4, 8], [7, 11]) == [0, 0]
+    assert label((3, 7), 5, starts=[4, 8], ends=[7, 11]) == [0, 0]
 
 
 def test_spaces_around_a_question_and_an_answer_do_not_count(write: Callable[..., Path]):

@@ -40,7 +40,7 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> Callable[..., LatencyTable]:
             every = dict.fromkeys([points.empty, points.unlike, *series])
             return {left: place / f"{left}.onnx" for left in every}
 
-        def interleave(files: Mapping[str, Path], shapes: list[Shape], *_: Any) -> dict[Shape, Timings]:
+        def interleave(files: Mapping[str, Path], shapes: list[Shape], **_: Any) -> dict[Shape, Timings]:
             def times(name: str) -> np.ndarray:
                 left: Left = eval(files[name].stem)  # noqa: S307 - written above
                 cpu = 1e-3 * cost(left) * (1 + noise * draw.normal(size=3))
@@ -113,7 +113,7 @@ def test_a_sequence_beyond_the_positions_is_an_error_before_any_export(measured:
 def test_the_control_is_a_second_session_of_the_dense_file(monkeypatch: pytest.MonkeyPatch):
     given: dict[str, Path] = {}
 
-    def interleave(files: Mapping[str, Path], *_: Any) -> None:
+    def interleave(files: Mapping[str, Path], *_: Any, **__: Any) -> None:
         given.update(files)
         raise InterruptedError
 

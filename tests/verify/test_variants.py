@@ -89,7 +89,7 @@ def graph(width: int, *, size: int, operator: str = "Relu", value: float = 1.0) 
 
 
 def test_weights_are_cut_and_sizes_in_the_graph_scaled():
-    made = GraphTemplate.between(graph(12, size=4), 4, graph(6, size=2), 2).at(3)
+    made = GraphTemplate.between(graph(12, size=4), 4, smaller=graph(6, size=2), reference=2).at(3)
     weights, sizes = (onnx.numpy_helper.to_array(tensor) for tensor in made.graph.initializer)
     assert weights.shape == (3, 9)
     assert sizes.tolist() == [0, -1, 3, 5]
@@ -100,7 +100,7 @@ def test_weights_are_cut_and_sizes_in_the_graph_scaled():
 )
 def test_graphs_that_differ_by_more_than_a_cut_are_refused(other: onnx.ModelProto):
     with pytest.raises(UnlikeGraphsError):
-        GraphTemplate.between(graph(12, size=4), 4, other, 2)
+        GraphTemplate.between(graph(12, size=4), 4, smaller=other, reference=2)
 
 
 def test_a_skeleton_is_dense_whatever_the_model_is_and_leaves_randomness_alone():

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from compressor.errors import InputError
 from compressor.model.costs import priced, unit_parameters, unit_prices
 from compressor.prune import search_masks
 
@@ -50,6 +51,9 @@ def linear_budget(target: Target, session: Session, sequence: float) -> Budget:
         target: of ``macs`` or ``params``.
         session: gives the model and the dense one it came from.
         sequence: tokens per sample that MACs are counted at.
+
+    Raises:
+        InputError: the model that the run started from has no unit left.
     """
     groups, dense = session.groups, session.family.groups(session.teacher)
     if target.macs is not None:
@@ -59,4 +63,8 @@ def linear_budget(target: Target, session: Session, sequence: float) -> Budget:
         prices = {group.kind: unit_parameters(session.model, group) for group in groups if group.units}
         whole = {group.kind: unit_parameters(session.teacher, group) for group in dense if group.units}
     total = priced(whole, [(group.kind, group.units) for group in dense])
+    if not total:
+        raise InputError(
+            f"{session.plan.recipe.model}: every head and every FFN neuron is gone already; there is nothing left to prune"
+        )
     return Budget(prices, target.macs or target.params or 1.0, total)

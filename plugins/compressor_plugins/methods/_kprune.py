@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from torch import Tensor, nn
@@ -14,7 +14,7 @@ from compressor.plugin import Pruned
 from compressor.progress import track
 from compressor.prune import Cached, Evidence, Reconstruction, Sweep, threshold_masks, unpruned, watched
 from compressor_plugins.methods._budget import linear_budget
-from compressor_plugins.methods._knowledge import Measurement
+from compressor_plugins.methods._knowledge import Measurement, TokenWeights
 from compressor_plugins.methods._report import Stopwatch, figures
 
 if TYPE_CHECKING:
@@ -29,11 +29,11 @@ def prune(method: KPrune, session: Session) -> Pruned:
     climb = _Climb(method, session)
     with climb.watch.phase("knowledge"):
         climb.start()
-    groups = climb.groups
-    for index, group in enumerate(track(groups, "K-prune")):
-        if index == 0 or groups[index - 1].layer != group.layer:
-            climb.enter(group.layer, groups[index - 1].layer if index else None)
-        climb.settle(index)
+    for layer in track(climb.sweep.layers, "K-prune"):  # emptied ones too: they still add a bias and normalise
+        climb.enter(layer)
+        for index, group in enumerate(climb.groups):
+            if group.layer == layer:
+                climb.settle(index)
     masks = Masks({**unpruned(climb.sweep.groups).keep, **climb.keep})
     metrics = figures(session, masks, climb.sweep.fits, climb.sequence)
     return Pruned(masks, climb.sweep.weights, metrics | {"seconds": climb.watch.seconds})
@@ -87,11 +87,11 @@ class _Climb:
         self.sweep.start(self.session.calibration.batches(self.session.device), run)
         self.scores = measurement.scores()
 
-    def enter(self, layer: str, below: str | None) -> None:
-        """Bring the student, and then the teacher, to a layer."""
+    def enter(self, layer: str) -> None:
+        """Bring the student up to a layer, and the teacher through it."""
         with self.watch.phase("tuning"):
-            if below is not None:
-                self.sweep.advance_student(below)
+            if layer != self.sweep.layers[0]:
+                self.sweep.advance_student(self.sweep.layers[self.sweep.layers.index(layer) - 1])
             self.sweep.advance_teacher(layer)
 
     def settle(self, index: int) -> None:
@@ -120,7 +120,7 @@ class _Climb:
         self.scores = measurement.scores()
         return evidence
 
-    def _weights(self, cached: Cached) -> Any:
+    def _weights(self, cached: Cached) -> TokenWeights:
         return lambda group: self.sweep.token_weights(cached, group)
 
     def _search(self, index: int) -> Tensor:

@@ -56,8 +56,7 @@ class LatencyBudget:
 
     def figures(self, session: Session, masks: Masks) -> dict[str, Any]:
         """Return what was asked, what the table predicts for the masks, and at which workload, as plain data."""
-        kept = [(group.kind, int(masks.keep[group.name].sum())) for group in session.groups]
-        predicted = self.table.predict(kept)
+        predicted = self.table.predict([(g.kind, int(masks.keep[g.name].sum())) for g in session.groups])
         ratios = {"asked": self.keep, "predicted": predicted / self.dense_ms, "predicted_ms": predicted}
         return {"latency_target": {**ratios, **asdict(self.table.workload)}}
 

@@ -19,7 +19,7 @@ class KPrune(PruningMethod):
     Park, Choi and Kang, "Accurate Retraining-free Pruning for Pretrained Encoder-based Language Models", ICLR 2024,
     https://arxiv.org/abs/2308.03449. Knowledge of a unit = what the output loses without it (predictive: divergence
     from the dense outputs; no labels are used) plus what its own sublayer loses (representational: the energy of the
-    unit's output). For each sublayer: search masks for it and all above by one threshold on knowledge per MAC,
+    unit's output). For each sublayer: search masks for it and all above by one threshold on knowledge per MAC (or parameter),
     keep the decision for this sublayer, remove its units, re-fit its output matrix toward the dense model's output.
 
     As published: ``measure: batch-gradient, refresh: 1``, batches of 32 and ``calibration: {tokens: 100000}``. The
@@ -76,7 +76,7 @@ class KPrune(PruningMethod):
         return self
 
     def prune(self, session: Session) -> Pruned:
-        """Return masks that keep at most ``target.macs`` of the dense model's MACs, and re-fitted output weights."""
+        """Return masks that cost at most the target, and re-fitted output weights."""
         from compressor_plugins.methods._kprune import prune
 
         return prune(self, session)

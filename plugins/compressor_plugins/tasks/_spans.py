@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional
 
 OUTSIDE = -1e4
-"""Logit of a position that cannot be an answer: its probability is exactly 0, and 0 times its logarithm is no NaN."""
+"""Logit of a position that cannot be an answer: at temperatures below 100 its probability is exactly 0, and 0 times its logarithm is no NaN."""
 
 
 def allowed(window: Tensor, length: int) -> Tensor:
@@ -42,7 +42,7 @@ def divergences(z: Tensor, dense: Tensor, temperature: float) -> Tensor:
     return divergences
 
 
-def curvature(z: Tensor, temperature: float, uniform: np.ndarray) -> Tensor:
+def curvature(z: Tensor, uniform: np.ndarray, *, temperature: float) -> Tensor:
     """Return scalars (B, 2 * draws) whose gradients' outer products sum, in expectation, to the divergence's Hessian.
 
     At the dense model that is, for start and end each, ``(diag(p) - p p') / 2`` with p of z / temperature: the

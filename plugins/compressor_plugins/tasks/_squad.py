@@ -113,7 +113,10 @@ def windows(rows: Dataset, task: Squad, tokenizer: PreTrainedTokenizerBase, *, s
             first, starts, ends = _window(encoded.sequence_ids(number), encoded["offset_mapping"][number], place)
             found.append(
                 inputs
-                | {"labels": label(batch["span"][row], first, starts, ends), "window": [first, first + len(starts) - 1]}
+                | {
+                    "labels": label(batch["span"][row], first, starts=starts, ends=ends),
+                    "window": [first, first + len(starts) - 1],
+                }
                 | {name: batch[name][row] for name in extras}
                 | ({"starts": starts, "ends": ends} if scored else {})
             )
@@ -144,7 +147,7 @@ def _window(
     return inside[0], [offsets[number][0] for number in inside], [offsets[number][1] for number in inside]
 
 
-def label(span: Sequence[int], first: int, starts: Sequence[int], ends: Sequence[int]) -> list[int]:
+def label(span: Sequence[int], first: int, *, starts: Sequence[int], ends: Sequence[int]) -> list[int]:
     """Return the first and the last token of an answer; the first token twice where the window does not hold it all."""
     if not span or span[0] < starts[0] or span[1] > ends[-1]:
         return [0, 0]

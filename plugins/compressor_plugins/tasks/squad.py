@@ -115,7 +115,7 @@ class Squad(Task):
         """Return scaled log-probabilities of starts and ends drawn from the model, shape (B, 2 * draws)."""
         from compressor_plugins.tasks import _spans
 
-        return _spans.curvature(z, temperature, generator.random((len(z), 2, draws)))
+        return _spans.curvature(z, generator.random((len(z), 2, draws)), temperature=temperature)
 
     def token_weights(self, batch: Mapping[str, Tensor]) -> Tensor:
         """Return 1 for the positions that z reads and 0 for the others, shape (B, T)."""

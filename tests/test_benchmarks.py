@@ -1,0 +1,63 @@
+"""The counter that the benchmarks' cost in dense forwards comes from."""
+
+from __future__ import annotations
+
+import importlib.util
+from typing import Any
+
+import pytest
+import torch
+
+from compressor.model.costs import encoder_macs
+from compressor.model.outputs import raw_output
+from compressor.prune import Evidence, Moments, fitting, frozen
+from compressor.testing import tiny_batch, tiny_model
+from compressor_plugins.families.bert import Bert
+from tests.test_house import ROOT
+
+
+@pytest.fixture(scope="module")
+def macs() -> Any:
+    spec = importlib.util.spec_from_file_location("macs", ROOT / "benchmarks" / "macs.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+def test_a_forward_counts_the_encoder_and_its_head(macs: Any, attention: str):
+    model = tiny_model(attention=attention)
+    batch = tiny_batch(lengths=(9, 9), labels=False)
+    with torch.no_grad(), macs.counting() as counter:
+        raw_output(model, batch)
+    head = 32 * 32 + 32 * 2  # pooler and classifier, of one token
+    assert counter.macs["forward"] == 2 * (encoder_macs(model, Bert().groups(model), 9) + head)
+    assert counter.macs["backward"] == counter.macs["algebra"] == 0
+
+
+def test_a_backward_over_activations_costs_about_a_forward(macs: Any):
+    model = tiny_model(attention="sdpa")
+    batch = tiny_batch(lengths=(9, 9), labels=False)
+    embedded = model.get_input_embeddings()(batch["input_ids"]).detach().requires_grad_()
+    with macs.counting() as counter, frozen(model):
+        output = model(inputs_embeds=embedded, attention_mask=batch["attention_mask"]).logits
+        torch.autograd.grad(output.sum(), embedded)
+    linear = 2 * 3 * 9 * (4 * 32 * 32 + 2 * 32 * 48) + 2 * (32 * 32 + 32 * 2)
+    attention = counter.macs["forward"] - linear
+    assert counter.macs["backward"] == linear + attention // 2 * 5
+
+
+def test_moments_and_solves_are_algebra_wherever_they_are_called(macs: Any):
+    generator = torch.Generator().manual_seed(0)
+    with macs.counting() as counter:
+        moments = Moments(6, 4, torch.device("cpu"))
+        moments.add(*(torch.randn(*shape, generator=generator) for shape in ((50, 6), (50, 4))), torch.ones(50))
+        gram = counter.macs["algebra"]
+        group = Bert().groups(tiny_model())[1]
+        fitting.best_correction(group, "weights", torch.randn(4, 6, generator=generator), Evidence(moments, moments))
+    assert gram == 50 * 6 * (6 + 4)
+    factor_and_solve = 6**3 // 6 + 6**2 * 4
+    assert counter.macs["algebra"] - gram >= len(fitting.RIDGES) * factor_and_solve
+    assert counter.macs["forward"] == counter.macs["backward"] == 0
