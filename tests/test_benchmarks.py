@@ -10,9 +10,12 @@ import torch
 
 from compressor.model.costs import encoder_macs
 from compressor.model.outputs import raw_output
+from compressor.plugin import Target
 from compressor.prune import Evidence, Moments, fitting, frozen
 from compressor.testing import tiny_batch, tiny_model
 from compressor_plugins.families.bert import Bert
+from compressor_plugins.methods.kprune import KPrune
+from tests.plugins.sessions import Labelled, session_on
 from tests.test_house import ROOT
 
 
@@ -61,3 +64,22 @@ def test_moments_and_solves_are_algebra_wherever_they_are_called(macs: Any):
     factor_and_solve = 6**3 // 6 + 6**2 * 4
     assert counter.macs["algebra"] - gram >= len(fitting.RIDGES) * factor_and_solve
     assert counter.macs["forward"] == counter.macs["backward"] == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "most"),
+    [({"measure": "batch-gradient", "refresh": 1}, 15), ({"measure": "curvature", "refresh": 0}, 6)],
+    ids=["published", "once"],
+)
+@pytest.mark.parametrize("keep", [0.2, 0.6])
+def test_kprune_on_six_layers_costs_as_few_dense_forwards_as_promised(
+    macs: Any, options: dict[str, Any], most: float, keep: float
+):
+    session = session_on(tiny_model(num_hidden_layers=6), Bert(), Labelled(), count=16)
+    with macs.counting() as whole, torch.no_grad():
+        for batch in session.calibration.batches(session.device):
+            raw_output(session.model, batch)
+    with macs.counting() as counter:
+        KPrune(target=Target(macs=keep), **options).prune(session)
+    passes = counter.macs["forward"] + counter.macs["backward"]
+    assert 2 < passes / whole.macs["forward"] <= most
