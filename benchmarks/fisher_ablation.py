@@ -41,6 +41,7 @@ VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "teacher: milder": {"teacher": "milder"},
     "tuning: scales": {"tuning": "scales"},
     "tuning: none": {"tuning": "none"},
+    "floor: 0.01": {"floor": 0.01},
     "as published": PUBLISHED,
 }
 FIGURES = ("accuracy", "kl", "agreement", "macs", "seconds")
@@ -82,13 +83,13 @@ def measure(arguments: argparse.Namespace, seed: int) -> Iterator[dict[str, Any]
     print(f"seed {seed}: dense accuracy {(dense.argmax(1) == labels).mean():.4f}", file=sys.stderr)
     gradients: dict[str, _fisher.Gradients] = {}
     for keep in arguments.keep:
-        masks: dict[tuple[str, bool, str], tuple[Masks, Masks]] = {}
+        masks: dict[tuple[Any, ...], tuple[Masks, Masks]] = {}
         for name in arguments.variants:
             method = Fisher(target=Target(macs=keep), **VARIANTS[name])
             start = time.perf_counter()
             if method.importance not in gradients:
                 gradients[method.importance] = _fisher.importance_gradients(method, session)
-            chosen = (method.importance, method.rearrange, method.teacher)
+            chosen = (method.importance, method.rearrange, method.teacher, method.floor)
             length = session.calibration.mean_length
             if chosen not in masks:
                 budget = _fisher.budget_of(method, session, length)

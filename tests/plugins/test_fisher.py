@@ -173,6 +173,21 @@ def test_heads_without_output_are_pruned_first() -> None:
     assert masks == Masks(ones)
 
 
+def test_a_floor_keeps_a_part_of_every_sublayer_and_stays_within_the_budget() -> None:
+    session = labelled()
+    for macs in (0.2, 0.3, 0.5):
+        pruned = fisher(macs, floor=0.05).prune(session)
+        assert min(pruned.metrics["heads_kept"]) >= 1
+        assert min(pruned.metrics["neurons_kept"]) >= 3
+        assert pruned.metrics["macs_kept"] <= macs
+    assert 0 in fisher(0.2).prune(session).metrics["heads_kept"]
+
+
+def test_a_floor_above_the_budget_gives_way() -> None:
+    pruned = fisher(0.05, floor=0.5).prune(labelled())
+    assert pruned.metrics["macs_kept"] <= 0.05
+
+
 def test_a_duplicated_neuron_is_removed_without_loss() -> None:
     session = session_on(tiny_model().double(), Bert(), Labelled())
     method = fisher(0.999)

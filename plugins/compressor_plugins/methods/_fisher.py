@@ -19,6 +19,7 @@ from compressor_plugins.methods._latency import LatencyBudget, latency_budget
 from compressor_plugins.methods._report import Stopwatch, figures
 
 if TYPE_CHECKING:
+    from compressor.model.masks import Scores
     from compressor.run.session import Session
     from compressor_plugins.methods.fisher import Fisher
 
@@ -81,10 +82,25 @@ def choose_masks(
     method: Fisher, session: Session, gradients: Gradients, budget: Budget | LatencyBudget
 ) -> tuple[Masks, Masks]:
     """Return the masks at the target, and those of the teacher's milder search at its square root."""
-    scores = {name: gradient.double().square().sum(dim=0) for name, gradient in gradients.items()}
+    squares = {name: gradient.double().square().sum(dim=0) for name, gradient in gradients.items()}
+    scores = floored(squares, method.floor)
     masks = budget.masks(session, scores, budget.keep)
     milder = budget.masks(session, scores, math.sqrt(budget.keep)) if method.teacher == "milder" else Masks({})
     return (rearranged(masks, gradients) if method.rearrange else masks), milder
+
+
+def floored(scores: Scores, floor: float) -> Scores:
+    """Raise the top units of every group above all others, so that any search keeps them first.
+
+    Args:
+        scores: per group name, shape (units,), not negative.
+        floor: fraction of every group's units, rounded up, to raise; 0 = none.
+    """
+    above = 1.0 + sum(float(values.sum()) for values in scores.values())
+    raised = {name: values.clone() for name, values in scores.items()}
+    for values in raised.values():
+        values[values.topk(math.ceil(floor * len(values))).indices] += above
+    return raised
 
 
 def rearranged(masks: Masks, gradients: Gradients) -> Masks:

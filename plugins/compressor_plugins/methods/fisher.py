@@ -25,7 +25,7 @@ class Fisher(PruningMethod):
     As published: ``importance: batch-mean, tuning: scales, teacher: milder``. The defaults differ where measurements
     say so (``benchmarks/LOG.md``): the gradients of single rows do not depend on the batch size, and whole output
     matrices re-fitted toward the dense model bring the KL to it 3 to 8 times lower. On MRPC
-    at 0.2 of the MACs no setting helps: the search empties the top layer.
+    at 0.2 of the MACs the search empties the top layer, which no tuning brings back: ``floor: 0.01`` does not let it.
     Always different: the budget is never exceeded, the bottom attention is tuned too, a correction that fails on
     held-out rows is replaced by a weaker one instead of ending the tuning, an emptied sublayer keeps a bias.
     """
@@ -42,6 +42,13 @@ class Fisher(PruningMethod):
     )
     rearrange: bool = Field(
         default=True, description="Exchange units inside each sublayer to lower the block-diagonal Fisher form."
+    )
+    floor: float = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="Least fraction of every sublayer's units to keep, where the budget allows; 0, as published, may empty "
+        "the layers that the task reads, 0.01 helps at 0.2 of the MACs and below.",
     )
     tuning: Literal["weights", "scales", "none"] = Field(
         default="weights",
