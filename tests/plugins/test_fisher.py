@@ -183,6 +183,17 @@ def test_a_floor_keeps_a_part_of_every_sublayer_and_stays_within_the_budget() ->
     assert 0 in fisher(0.2).prune(session).metrics["heads_kept"]
 
 
+def test_a_layer_that_lost_everything_is_announced_and_a_floor_prevents_it(caplog: pytest.LogCaptureFixture) -> None:
+    session = labelled()
+    for group in session.groups[4:]:
+        session.model.get_parameter(f"{group.consumer.module}.weight").zero_()
+    fisher(0.6).prune(session)
+    assert "leaves no head and no neuron in bert.encoder.layer.2; floor: 0.01" in caplog.text
+    caplog.clear()
+    fisher(0.6, floor=0.01).prune(session)
+    assert not caplog.text
+
+
 def test_a_floor_above_the_budget_gives_way() -> None:
     pruned = fisher(0.05, floor=0.5).prune(labelled())
     assert pruned.metrics["macs_kept"] <= 0.05

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import math
+from collections import Counter
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from compressor.run.session import Session
     from compressor_plugins.methods.fisher import Fisher
 
+logger = logging.getLogger("compressor.announced")
 Gradients = Mapping[str, Tensor]
 
 
@@ -36,6 +39,7 @@ def prune(method: Fisher, session: Session) -> Pruned:
         gradients = importance_gradients(method, session)
     with watch.phase("search"):
         masks, milder = choose_masks(method, session, gradients, budget)
+    _warn_of_emptied_layers(session, masks)
     with watch.phase("tuning"):
         weights, fits = tune(method, session, masks, milder)
     metrics = figures(session, masks, fits, sequence) | budget.figures(session, masks)
@@ -87,6 +91,18 @@ def choose_masks(
     masks = budget.masks(session, scores, budget.keep)
     milder = budget.masks(session, scores, math.sqrt(budget.keep)) if method.teacher == "milder" else Masks({})
     return (rearranged(masks, gradients) if method.rearrange else masks), milder
+
+
+def _warn_of_emptied_layers(session: Session, masks: Masks) -> None:
+    """Say which layers lost everything: such a model often answers the same to every row."""
+    left: Counter[str] = Counter()
+    for group in session.groups:
+        left[group.layer] += int(masks.keep[group.name].sum())
+    gone = [layer for layer, units in left.items() if not units]
+    if gone:
+        logger.warning(
+            "fisher leaves no head and no neuron in %s; floor: 0.01 keeps a little of every layer", ", ".join(gone)
+        )
 
 
 def floored(scores: Scores, floor: float) -> Scores:
