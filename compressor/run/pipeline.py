@@ -131,11 +131,12 @@ def _make_directory(work: Path) -> None:
 
 @contextmanager
 def _tidied(work: Path) -> Iterator[None]:
-    """Leave nothing behind by a run that was refused before its first stage: there is nothing to resume."""
+    """Leave nothing behind by a run that was refused before a stage was finished: there is nothing to resume."""
     try:
         yield
-    except CompressorError:
-        if not (work / "stages").exists():
+    except CompressorError as error:
+        refused = isinstance(error, InputError) and not any(work.glob("stages/*/stage.json"))
+        if refused or not (work / "stages").exists():
             shutil.rmtree(work)
         raise
 
