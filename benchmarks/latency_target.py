@@ -1,6 +1,6 @@
 """Ask for latencies and see what the final files take: ``python benchmarks/latency_target.py RECIPE -m MODEL --shapes 1x128``.
 
-The recipe's prune step must have a latency target. Every asked ratio and shape is one run of the whole pipeline; the
+The recipe's steps are prune, export and verify, and the prune step has a ``target.latency``. Every asked ratio and shape is one run of the whole pipeline; the
 table prints, for the exported file in onnxruntime, what was asked, what the latency table predicted, and what was
 measured against the dense file in interleaved rounds.
 """
@@ -40,7 +40,11 @@ def measure(options: argparse.Namespace, shape: str, target: float) -> dict[str,
     given = {"latency": target, "batch": batch, "sequence": sequence}
     overrides = [f"--set=steps.0.prune.target.{name}={value}" for name, value in given.items()]
     overrides += [f"--set=steps.2.verify.{name}={given[name]}" for name in ("batch", "sequence")]
-    overrides += [f"--set={override}" for override in options.overrides]
+    for override in options.overrides:
+        overrides.append(f"--set={override}")
+        for name in ("threads", "provider"):  # measured as predicted
+            if override.startswith(f"steps.0.prune.target.{name}="):
+                overrides.append(f"--set=steps.2.verify.{name}={override.partition('=')[2]}")
     program = shutil.which("compress", path=str(Path(sys.executable).parent))
     command = [str(program), "apply", str(options.recipe), "-m", options.model, "-o", str(out), "--fresh", *overrides]
     done = subprocess.run(command, check=False, stdout=subprocess.DEVNULL)

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import click
+from pydantic import BaseModel
 
 from compressor.cli import VERBS, main
 from compressor.cli.recipes import component_text
-from compressor.plugin import Registry
+from compressor.plugin import Registry, Target
 from compressor.plugin.registry import Registered
-from compressor.recipe.options import Verification
+from compressor.recipe.options import CalibrationOptions, Gates, Verification
 from compressor.recipe.plan import core_provider
 
 INTRODUCTION = """# Reference
@@ -21,9 +22,17 @@ Written by `python docs/make_reference.py` from the code; a test compares.
 """
 
 
+MAPPINGS: Mapping[str, type[BaseModel]] = {
+    "`calibration`": CalibrationOptions,
+    "`target` of a prune step: one amount, which the method must know a price for, and the shape it is meant for": Target,
+    "`gates` of a verify step": Gates,
+}
+
+
 def reference() -> str:
     """Return the whole page."""
-    return "\n".join([INTRODUCTION, "## Commands\n", *commands(), "## Components\n", *components()]).rstrip() + "\n"
+    parts = [INTRODUCTION, "## Commands\n", *commands(), "## Recipe\n", *mappings(), "## Components\n", *components()]
+    return "\n".join(parts).rstrip() + "\n"
 
 
 def commands() -> Iterator[str]:
@@ -35,6 +44,13 @@ def commands() -> Iterator[str]:
                 continue
             with click.Context(command, info_name=verb, parent=parent, terminal_width=110) as context:
                 yield f"### compress {verb}\n\n```text\n{command.get_help(context)}\n```\n"
+
+
+def mappings() -> Iterator[str]:
+    """Yield the mappings of a recipe that belong to no component, with what every key means."""
+    for title, cls in MAPPINGS.items():
+        lines = (f"{name}: {field.description}" for name, field in cls.model_fields.items())
+        yield f"### {title}\n\n```text\n{chr(10).join(lines)}\n```\n"
 
 
 def components() -> Iterator[str]:

@@ -194,9 +194,22 @@ def test_a_layer_that_lost_everything_is_announced_and_a_floor_prevents_it(caplo
     assert not caplog.text
 
 
+@pytest.mark.parametrize("scale", [1e-18, 1e12])
+def test_a_floor_does_not_depend_on_the_size_of_the_scores(scale: float) -> None:
+    session, method = labelled(), fisher(0.3, floor=0.05)
+    gradients = _fisher.importance_gradients(method, session)
+    scaled = {name: gradient.double() * scale for name, gradient in gradients.items()}
+    assert chosen(method, session, scaled) == chosen(method, session, gradients)
+
+
 def test_a_floor_above_the_budget_gives_way() -> None:
     pruned = fisher(0.05, floor=0.5).prune(labelled())
     assert pruned.metrics["macs_kept"] <= 0.05
+
+
+def test_a_floor_without_room_is_announced_as_such(caplog: pytest.LogCaptureFixture) -> None:
+    fisher(0.01, floor=0.5).prune(labelled())
+    assert "the budget has no room for the floor" in caplog.text
 
 
 def test_a_duplicated_neuron_is_removed_without_loss() -> None:

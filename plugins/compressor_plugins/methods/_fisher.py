@@ -39,7 +39,7 @@ def prune(method: Fisher, session: Session) -> Pruned:
         gradients = importance_gradients(method, session)
     with watch.phase("search"):
         masks, milder = choose_masks(method, session, gradients, budget)
-    _warn_of_emptied_layers(session, masks)
+    _warn_of_emptied_layers(session, masks, method.floor)
     with watch.phase("tuning"):
         weights, fits = tune(method, session, masks, milder)
     metrics = figures(session, masks, fits, sequence) | budget.figures(session, masks)
@@ -93,16 +93,16 @@ def choose_masks(
     return (rearranged(masks, gradients) if method.rearrange else masks), milder
 
 
-def _warn_of_emptied_layers(session: Session, masks: Masks) -> None:
+def _warn_of_emptied_layers(session: Session, masks: Masks, floor: float) -> None:
     """Say which layers lost everything: such a model often answers the same to every row."""
     left: Counter[str] = Counter()
     for group in session.groups:
-        left[group.layer] += int(masks.keep[group.name].sum())
+        if group.units:
+            left[group.layer] += int(masks.keep[group.name].sum())
     gone = [layer for layer, units in left.items() if not units]
     if gone:
-        logger.warning(
-            "fisher leaves no head and no neuron in %s; floor: 0.01 keeps a little of every layer", ", ".join(gone)
-        )
+        advice = "the budget has no room for the floor" if floor else "floor: 0.01 keeps a little of every layer"
+        logger.warning("fisher leaves no head and no neuron in %s; %s", ", ".join(gone), advice)
 
 
 def floored(scores: Scores, floor: float) -> Scores:
@@ -112,10 +112,10 @@ def floored(scores: Scores, floor: float) -> Scores:
         scores: per group name, shape (units,), not negative.
         floor: fraction of every group's units, rounded up, to raise; 0 = none.
     """
-    above = 1.0 + sum(float(values.sum()) for values in scores.values())
+    above = 2.0 * sum(float(values.sum()) for values in scores.values()) or 1.0  # of the scores' own size
     raised = {name: values.clone() for name, values in scores.items()}
     for values in raised.values():
-        values[values.topk(math.ceil(floor * len(values))).indices] += above
+        values[values.topk(math.ceil(floor * len(values) - 1e-9)).indices] += above
     return raised
 
 
