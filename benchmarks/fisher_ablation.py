@@ -11,25 +11,18 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from scipy.special import log_softmax
+from training_free import opened, outputs
 
 from compressor.model import Masks, shrink
 from compressor.model.costs import encoder_macs
 from compressor.plugin import Registry, Target
-from compressor.recipe.loader import load_recipe
-from compressor.recipe.plan import compile_plan
-from compressor.run.data import collate
-from compressor.run.load import open_session
-from compressor.run.session import Session
-from compressor.verify.evaluate import torch_outputs
+from compressor.verify.evaluate import compare
 from compressor_plugins.methods import _fisher
 from compressor_plugins.methods.fisher import Fisher
 
@@ -51,13 +44,14 @@ def main() -> None:
     """Print a Markdown table and write every single figure as JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", required=True, help="checkpoint fine-tuned on the subset")
-    parser.add_argument("--task", required=True, help="directory of GLUE files")
+    parser.add_argument("--task", dest="data", required=True, help="directory of GLUE files")
     parser.add_argument("--subset", default="mrpc")
     parser.add_argument("--keep", type=float, nargs="+", default=[0.6])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--samples", type=int, default=512)
     parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS), metavar="NAME")
     parser.add_argument("--json", type=Path, help="write every figure here")
+    parser.set_defaults(batch_size=32, device="cpu")
     arguments = parser.parse_args()
     results = [row for seed in arguments.seeds for row in measure(arguments, seed)]
     if arguments.json:
@@ -67,20 +61,10 @@ def main() -> None:
 
 def measure(arguments: argparse.Namespace, seed: int) -> Iterator[dict[str, Any]]:
     """Yield the figures of every variant and keep level on the calibration rows of one seed."""
-    session = open_task(arguments, seed)
-    validation = session.task.load("validation", session.tokenizer).to_list()
-    labels = np.array([row["labels"] for row in validation])
-
-    def predict(model: torch.nn.Module) -> np.ndarray:
-        return torch_outputs(
-            model,
-            validation,
-            task_output=session.task.output,
-            collate=lambda rows: collate(rows, session.tokenizer),
-        )
-
-    dense = predict(session.model)
-    print(f"seed {seed}: dense accuracy {(dense.argmax(1) == labels).mean():.4f}", file=sys.stderr)
+    session = opened(arguments, seed, Registry.load())
+    dense = outputs(session, session.model, None)
+    before = session.task.metrics(session.task.rows(dense, dense, session.validation))
+    print(f"seed {seed}: dense accuracy {before['accuracy']:.4f}", file=sys.stderr)
     gradients: dict[str, _fisher.Gradients] = {}
     for keep in arguments.keep:
         masks: dict[tuple[Any, ...], tuple[Masks, Masks]] = {}
@@ -97,41 +81,14 @@ def measure(arguments: argparse.Namespace, seed: int) -> Iterator[dict[str, Any]
             weights, _ = _fisher.tune(method, session, *masks[chosen])
             seconds = time.perf_counter() - start
             pruned = shrink(session.model, session.family, masks[chosen][0], weights)
-            figures = compare(predict(pruned), dense, labels)
+            found = compare(session.task, outputs(session, pruned, None), dense, session.validation)
+            figures = {"accuracy": found.compressed["accuracy"], "agreement": 1 - (found.churn or 0.0), "kl": found.kl}
             macs = encoder_macs(pruned, session.family.groups(pruned), length) / encoder_macs(
                 session.model, session.groups, length
             )
             row = {"variant": name, "keep": keep, "seed": seed, **figures, "macs": macs, "seconds": seconds}
             print(row, file=sys.stderr, flush=True)
             yield row
-
-
-def open_task(arguments: argparse.Namespace, seed: int) -> Session:
-    """Open a session on the checkpoint with calibration rows of one seed."""
-    recipe = {
-        "name": "fisher-ablation",
-        "model": str(Path(arguments.model).resolve()),
-        "task": {"name": "glue", "subset": arguments.subset, "path": str(Path(arguments.task).resolve())},
-        "calibration": {"samples": arguments.samples, "batch_size": 32},
-        "seed": seed,
-        "steps": [{"prune": {"method": "fisher", "target": {"macs": 0.5}}}],
-    }
-    with tempfile.TemporaryDirectory() as directory:
-        path = Path(directory) / "recipe.yaml"
-        path.write_text(json.dumps(recipe))
-        registry = Registry.load()
-        plan = compile_plan(load_recipe(path), registry)
-        return open_session(plan, registry, Path(directory), torch.device("cpu"))
-
-
-def compare(outputs: np.ndarray, dense: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-    """Return accuracy, agreement with the dense predictions, and KL(dense || pruned) per row in nats."""
-    log_p, log_q = log_softmax(dense, axis=1), log_softmax(outputs, axis=1)
-    return {
-        "accuracy": float((outputs.argmax(1) == labels).mean()),
-        "agreement": float((outputs.argmax(1) == dense.argmax(1)).mean()),
-        "kl": float((np.exp(log_p) * (log_p - log_q)).sum(axis=1).mean()),
-    }
 
 
 def table(results: list[dict[str, Any]], arguments: argparse.Namespace) -> str:

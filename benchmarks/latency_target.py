@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import argparse
 import json
-import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
+
+from applied import report_of
 
 
 def main() -> None:
@@ -38,19 +37,14 @@ def measure(options: argparse.Namespace, shape: str, target: float) -> dict[str,
     out = options.runs / f"{options.recipe.stem}-{shape}-{target}"
     batch, sequence = shape.split("x")
     given = {"latency": target, "batch": batch, "sequence": sequence}
-    overrides = [f"--set=steps.0.prune.target.{name}={value}" for name, value in given.items()]
-    overrides += [f"--set=steps.2.verify.{name}={given[name]}" for name in ("batch", "sequence")]
+    overrides = [f"steps.0.prune.target.{name}={value}" for name, value in given.items()]
+    overrides += [f"steps.2.verify.{name}={given[name]}" for name in ("batch", "sequence")]
     for override in options.overrides:
-        overrides.append(f"--set={override}")
+        overrides.append(override)
         for name in ("threads", "provider"):  # measured as predicted
             if override.startswith(f"steps.0.prune.target.{name}="):
-                overrides.append(f"--set=steps.2.verify.{name}={override.partition('=')[2]}")
-    program = shutil.which("compress", path=str(Path(sys.executable).parent))
-    command = [str(program), "apply", str(options.recipe), "-m", options.model, "-o", str(out), "--fresh", *overrides]
-    done = subprocess.run(command, check=False, stdout=subprocess.DEVNULL)
-    if done.returncode not in {0, 1}:  # 1: a gate failed, and the figures are there
-        sys.exit(done.returncode)
-    report = json.loads((out / "report.json").read_text())
+                overrides.append(f"steps.2.verify.{name}={override.partition('=')[2]}")
+    report = report_of(options.recipe, out, model=options.model, overrides=overrides)
     metrics = report["steps"][0]["metrics"]
     row = next(row for row in report["latency"] if row["model"] == "compressed" and not row["slow_fusion"])
     metric = report["quality"]["metric"]

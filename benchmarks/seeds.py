@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import shutil
 import statistics
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
+
+from applied import report_of
 
 
 def main() -> None:
@@ -34,13 +33,8 @@ def main() -> None:
 def measure(options: argparse.Namespace, seed: int) -> dict[str, Any]:
     """Run one seed through the command line; return its figures."""
     out = options.runs / f"{options.recipe.stem}-{seed}"
-    command = ["compress", "apply", str(options.recipe), "-m", options.model, "-o", str(out), "--fresh"]
-    overrides = [f"--set={override}" for override in [*options.overrides, f"seed={seed}"]]
-    program = shutil.which(command[0], path=str(Path(sys.executable).parent))
-    done = subprocess.run([str(program), *command[1:], *overrides], check=False, stdout=subprocess.DEVNULL)
-    if done.returncode not in {0, 1}:  # 1: a gate failed, and the figures are there
-        sys.exit(done.returncode)
-    report = json.loads((out / "report.json").read_text())
+    overrides = [*options.overrides, f"seed={seed}"]
+    report = report_of(options.recipe, out, model=options.model, overrides=overrides)
     quality, macs = report["quality"], report["model"]["encoder_macs"]
     latency = {
         f"{row['batch']}x{row['sequence']}": row["ratio"]
