@@ -1,11 +1,14 @@
-"""Progress bars on stderr, silent where stderr is not a terminal."""
+"""What a user sees while something runs: bars on stderr, silent where that is no terminal, and announced lines."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
 T = TypeVar("T")
+announced = logging.getLogger("compressor.announced")
+"""For what a user should see on screen too, such as a measurement that takes minutes: a run passes it on."""
 
 
 def track(items: Iterable[T], description: str, *, total: int | None = None) -> Iterator[T]:

@@ -61,6 +61,13 @@ HEADS: Mapping[str, Any] = {
 """transformers' tables from a config's class to the class of the model with that head."""
 
 
+def head_of(model: nn.Module) -> str:
+    """Return which head of ``HEADS`` a model has; the bare encoder's where it has none of them."""
+    config: Any = model.config
+    heads = (head for head, table in HEADS.items() if table.get(type(config), None) is type(model))
+    return next(heads, "feature-extraction")
+
+
 def save(model: nn.Module, directory: Path, tokenizer_source: Path | None = None) -> None:
     """Write a model, pruned or not, as ``config.json`` and ``model.safetensors``.
 

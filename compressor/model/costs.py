@@ -21,30 +21,35 @@ def unit_macs(model: nn.Module, group: PrunableGroup, sequence: float) -> float:
     """
     if not group.units:
         return 0.0
-    weights = 0
-    for piece in (*group.producers, group.consumer):
-        linear = model.get_submodule(piece.module)
-        other = linear.in_features if piece.dim == 0 else linear.out_features
-        weights += piece.width * int(other)  # type: ignore[arg-type]  # an attribute of nn.Linear
     attention = 2.0 * sequence * sequence * group.width if group.kind == "heads" else 0.0
-    return sequence * weights + attention
+    return sequence * _unit_weights(model, group) + attention
 
 
 def unit_parameters(model: nn.Module, group: PrunableGroup) -> float:
     """Return the parameters that one unit of a group has, biases included; 0 for an emptied group."""
     if not group.units:
         return 0.0
-    count = 0
+    biased = (piece for piece in group.producers if model.get_submodule(piece.module).bias is not None)
+    return float(_unit_weights(model, group) + sum(piece.width for piece in biased))
+
+
+def _unit_weights(model: nn.Module, group: PrunableGroup) -> int:
+    weights = 0
     for piece in (*group.producers, group.consumer):
-        weight = model.get_parameter(f"{piece.module}.weight")
-        biased = piece.dim == 0 and f"{piece.module}.bias" in dict(model.named_parameters())
-        count += piece.width * (weight.shape[1 - piece.dim] + biased)
-    return float(count)
+        linear = model.get_submodule(piece.module)
+        other = linear.in_features if piece.dim == 0 else linear.out_features
+        weights += piece.width * int(other)  # type: ignore[arg-type]  # an attribute of nn.Linear
+    return weights
 
 
 def unit_prices(model: nn.Module, groups: Sequence[PrunableGroup], sequence: float) -> dict[UnitKind, float]:
     """Return the MACs of one unit of each kind; a family's layers are alike, so one price serves all of them."""
     return {group.kind: unit_macs(model, group, sequence) for group in groups if group.units}
+
+
+def parameter_prices(model: nn.Module, groups: Sequence[PrunableGroup]) -> dict[UnitKind, float]:
+    """Return the parameters of one unit of each kind, as ``unit_prices`` does its MACs."""
+    return {group.kind: unit_parameters(model, group) for group in groups if group.units}
 
 
 def encoder_macs(model: nn.Module, groups: Sequence[PrunableGroup], sequence: float) -> float:

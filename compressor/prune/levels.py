@@ -45,8 +45,8 @@ def choose_levels(tables: Sequence[Levels], budget: float, *, points: int = POIN
 
     A dynamic program over the Pareto front of (price, loss), table by table. Prices are real numbers, not buckets as
     in SPDY (Frantar and Alistarh, arXiv 2201.13096), so the result is exact while no front has more than ``points``
-    members, and never costs more than the budget but for rounding (one part in 10^9). A longer front is thinned to the best of each of as many equal
-    steps of price, which can cost at most one step of the budget a table.
+    members, and never costs more than the budget but for rounding (one part in 10^9). A longer front is thinned to the
+    best of each of as many equal steps of price, which can cost at most one step of the budget a table.
 
     Args:
         tables: one per sublayer.

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -58,8 +58,6 @@ class Cached:
     Attributes:
         inputs: the batch itself.
         calls: per layer name.
-        real: padding mask, shape (B, T).
-        last: weights of the last layer's tokens, shape (B, T).
         held: which rows are held out, shape (B,).
         teacher: what the next layer reads in the teacher, shape (B, T, D).
         student: the same in the student.
@@ -68,12 +66,15 @@ class Cached:
 
     inputs: Batch
     calls: Mapping[str, LayerCall]
-    real: Tensor
-    last: Tensor
     held: Tensor
     teacher: Tensor
     student: Tensor
     wanted: dict[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the batch is run."""
+        return self.held.device
 
 
 class Sweep:
@@ -125,8 +126,6 @@ class Sweep:
                 Cached(
                     inputs=batch,
                     calls=calls,
-                    real=batch["attention_mask"],
-                    last=self.task.token_weights(batch) * batch["attention_mask"],
                     held=rows % HELD_OUT == HELD_OUT - 1,
                     teacher=hidden.cpu(),
                     student=hidden.cpu(),
@@ -141,7 +140,7 @@ class Sweep:
         masks = {group.name: keep[group.name] for group in own if group.name in keep}
         with masked(self.model, own, masks), watched(self.model, own) as seen:
             for batch in self.batches:
-                hidden = batch.teacher.to(batch.real.device)
+                hidden = batch.teacher.to(batch.device)
                 batch.teacher = replay(self.model, layer, batch.calls[layer], hidden).cpu()
                 batch.wanted = {name: sublayer.before_norm.cpu() for name, sublayer in seen.items()}
 
@@ -149,35 +148,34 @@ class Sweep:
     def advance_student(self, layer: str) -> None:
         """Run the student through a layer whose sublayers are done."""
         for batch in self.batches:
-            hidden = batch.student.to(batch.real.device)
+            hidden = batch.student.to(batch.device)
             batch.student = replay(self.student, layer, batch.calls[layer], hidden).cpu()
 
-    @contextmanager
-    def suffix(self, batch: Cached, layer: str) -> Iterator[None]:
+    def suffix(self, batch: Cached, layer: str) -> AbstractContextManager[None]:
         """Let the student's forward of this batch start at the layer that it has come to, inside a ``with`` block."""
-        with resumed(self.student, batch.calls, layer, batch.student.to(batch.real.device)):
-            yield
+        return resumed(self.student, batch.calls, layer, batch.student.to(batch.device))
 
     def empty_evidence(self, group: PrunableGroup) -> Evidence:
         """Return moments of nothing, for the columns that the student has now."""
         consumer: Any = self.student.get_submodule(group.consumer.module)
-        columns, device = self.left[group.name].units * group.width, self.batches[0].real.device
+        columns, device = self.left[group.name].units * group.width, self.batches[0].device
         both = [Moments(columns, consumer.out_features, device) for _ in range(2)]
         return Evidence(*both)
 
     @torch.no_grad()
     def observe(self, group: PrunableGroup, batch: Cached, sublayer: Sublayer, evidence: Evidence) -> None:
         """Add what passed through the student's sublayer in one batch."""
-        errors = batch.wanted[group.name].to(batch.real.device) - sublayer.before_norm
-        importance = self.token_weights(batch, group)
+        errors = batch.wanted[group.name].to(batch.device) - sublayer.before_norm
+        importance = self.token_weights(batch.inputs, group)
         columns = len(evidence.train.activations)
         for moments, rows in ((evidence.train, ~batch.held), (evidence.held, batch.held)):
             tokens = (importance > 0) & rows.unsqueeze(1)
             moments.add(sublayer.activations[tokens][:, :columns], errors[tokens], importance[tokens])
 
-    def token_weights(self, batch: Cached, group: PrunableGroup) -> Tensor:
+    def token_weights(self, batch: Batch, group: PrunableGroup) -> Tensor:
         """Return how much every token of a group's sublayer matters, shape (B, T); 0 for padding."""
-        return batch.last if group.layer == self.layers[-1] else batch.real
+        real = batch["attention_mask"]
+        return self.task.token_weights(batch) * real if group.layer == self.layers[-1] else real
 
     @torch.no_grad()
     def evidence(self, group: PrunableGroup) -> Evidence:
@@ -185,7 +183,7 @@ class Sweep:
         evidence, left = self.empty_evidence(group), self.left[group.name]
         with watched(self.student, [left]) as seen:
             for batch in self.batches:
-                hidden = batch.student.to(batch.real.device)
+                hidden = batch.student.to(batch.device)
                 replay_until(self.student, left, batch.calls[group.layer], hidden)
                 self.observe(group, batch, seen[group.name], evidence)
         return evidence

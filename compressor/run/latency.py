@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 import os
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -16,12 +15,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from compressor.errors import CompressorError, InputError
+from compressor.model.checkpoint import head_of
 from compressor.model.latency_table import LatencyTable, Workload
 from compressor.model.outputs import OUTPUT_NAMES, accepted_inputs
 from compressor.model.runtime import SessionOptions, installed_flavours, require_provider
 from compressor.model.shapes import FIELD
 from compressor.plugin.components import Exporter, ModelFamily
 from compressor.plugin.registry import Registry
+from compressor.progress import announced
 from compressor.recipe.plan import Plan
 from compressor.recipe.verbs import VERBS
 from compressor.run.calls import NamedFamily, plugin_call
@@ -35,7 +36,6 @@ from compressor.verify.variants import Subject, skeleton
 if TYPE_CHECKING:
     from torch import nn
 
-logger = logging.getLogger("compressor.announced")
 PLACE = "measuring the latency table"
 PROTOCOL = Protocol(untuned=False)
 GRAPH_PACKAGES = ("compressor-onnx", "torch", "transformers", "onnx", "onnxscript")
@@ -117,7 +117,8 @@ class Request:
 
         def export(model: nn.Module, path: Path) -> None:
             with plugin_call(self.exporter, PLACE):
-                self.exporter.export(model, path, input_names=_input_names(model), output_names=_output_names(model))
+                names = OUTPUT_NAMES[head_of(model)]
+                self.exporter.export(model, path, input_names=_input_names(model), output_names=names)
 
         subject = Subject(skeleton(self.model), NamedFamily(self.family, PLACE), export)
         return profile(subject, self.workload, self.protocol)
@@ -156,14 +157,14 @@ def latency_table(request: Request, *, run_dir: Path | None = None, fresh: bool 
             if kept is not None:
                 _write(kept, request.key, table)
             return Found(table, path, measured=False)
-    logger.info("measuring the latency of every head count and a grid of FFN widths at %s", request.workload)
+    announced.info("measuring the latency of every head count and a grid of FFN widths at %s", request.workload)
     table = request.measure()
     if kept is not None:
         _write(kept, request.key, table)
     try:
         _write(cached, request.key, table)
     except OSError as error:
-        logger.warning("the latency table cannot be kept for other runs: %s", error)
+        announced.warning("the latency table cannot be kept for other runs: %s", error)
         cached = kept or cached
     return Found(table, cached, measured=True)
 
@@ -178,7 +179,7 @@ def _read(path: Path, key: dict[str, Any]) -> LatencyTable | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError, CompressorError) as error:
-        logger.warning("%s is no usable latency table and is measured again: %s", path, error)
+        announced.warning("%s is no usable latency table and is measured again: %s", path, error)
         return None
 
 
@@ -205,11 +206,3 @@ def _input_names(model: nn.Module) -> tuple[str, ...]:
     config: Any = model.config
     typed = getattr(config, "type_vocab_size", 0) > 1
     return tuple(name for name in accepted_inputs(model) if typed or name != "token_type_ids")
-
-
-def _output_names(model: nn.Module) -> tuple[str, ...]:
-    """Return the outputs that a task of the model's head reads."""
-    name = type(model).__name__
-    heads = {"ForSequenceClassification": "sequence-classification", "ForQuestionAnswering": "question-answering"}
-    head = next((head for suffix, head in heads.items() if name.endswith(suffix)), "feature-extraction")
-    return OUTPUT_NAMES[head]

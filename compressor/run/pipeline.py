@@ -17,6 +17,7 @@ from filelock import FileLock, Timeout
 from compressor.errors import CompressorError, InputError
 from compressor.model import checkpoint
 from compressor.plugin.registry import Registry
+from compressor.progress import announced
 from compressor.recipe.plan import Plan, Step
 from compressor.run import steps
 from compressor.run.calls import plugin_call
@@ -29,8 +30,6 @@ from compressor.run.session import Outcome, Session
 from compressor.verify.environment import environment
 
 logger = logging.getLogger("compressor")
-announced = logging.getLogger("compressor.announced")
-"""For what a user should see on screen too, such as a measurement that takes minutes."""
 Announce = Callable[[str], None]
 CORE = "compressor.run.steps"
 """Name of the core's own hook implementation among the plugins."""

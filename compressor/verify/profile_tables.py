@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from itertools import pairwise
 from typing import Any
 
-from compressor.verify.tables import Section
+from compressor.verify.tables import CLOCKS, Section, setting
 
 NAMES = {"heads": "heads", "ffn_neurons": "FFN neurons"}
 
@@ -25,14 +25,10 @@ def profile_sections(report: Mapping[str, Any]) -> Iterator[Section]:
 
 def _whole(found: Mapping[str, Any], table: Mapping[str, Any]) -> Section:
     work, check = table["workload"], table["check"]
-    setting = f"{work['threads'] or 'all'} thread{'' if work['threads'] == 1 else 's'}"
-    if work["provider"] != "cpu":
-        setting = work["provider"]
     predicted, measured = found["check_predicted_ms"], check["milliseconds"]
     interval = f"[{check['lower']:.3f}, {check['upper']:.3f}]"
-    clock = {"cpu": "CPU time of the calling thread", "wall": "wall time"}[table["clock"]]
     rows = [
-        ("dense", f"{table['dense_ms']:.3f} ms, {clock}; A/A {table['control']:.3f}"),
+        ("dense", f"{table['dense_ms']:.3f} ms, {CLOCKS[table['clock']]}; A/A {table['control']:.3f}"),
         ("every sublayer emptied", f"{table['fixed_ms']:.3f} ms: lowest reachable ratio {found['lowest_ratio']:.4f}"),
         ("all blocks, added up", f"{found['blocks_ms']:.3f} ms of {table['dense_ms'] - table['fixed_ms']:.3f} ms"),
         (
@@ -44,7 +40,7 @@ def _whole(found: Mapping[str, Any], table: Mapping[str, Any]) -> Section:
         f"{'measured now, kept in' if found['measured'] else 'measured before, read from'} {found['path']}",
         *(["the checkpoint is pruned; this is the dense model of its config"] if found["pruned"] else []),
     ]
-    title = f"Latency of {found['model']} at {work['batch']} x {work['sequence']}, {setting}"
+    title = f"Latency of {found['model']} at {work['batch']} x {work['sequence']}, {setting(work)}"
     return Section(title, ("", ""), rows, tuple(notes))
 
 

@@ -11,6 +11,7 @@ from itertools import groupby
 from typing import Any
 
 Data = Mapping[str, Any]
+CLOCKS = {"cpu": "CPU time of the calling thread", "wall": "wall time"}
 IDLE = 1.05
 """Most that wall time exceeds CPU time, for one thread, on a machine with nothing else to do."""
 
@@ -47,7 +48,7 @@ def target_section(steps: Sequence[Data], latency: Sequence[Data]) -> Section:
         target = step["metrics"]["latency_target"]
         same = ("batch", "sequence", "threads", "provider")
         measured = [
-            f"{row['ratio']['value']:.3f} [{row['ratio']['lower']:.3f}, {row['ratio']['upper']:.3f}]"
+            with_interval(row["ratio"])
             for row in latency
             if row["model"] == "compressed" and not row["slow_fusion"] and all(row[k] == target[k] for k in same)
         ]
@@ -103,19 +104,16 @@ def quality_section(quality: Data) -> Section:
 def latency_section(rows: Sequence[Data]) -> Section:
     """Time of a call at one thread count and one setting, against the first model's."""
     first = rows[0]
-    setting = f"{first['threads'] or 'all'} thread{'' if first['threads'] == 1 else 's'}"
-    if first["provider"] != "cpu":
-        setting = first["provider"]
     tuned = "onnxruntime's default options" if first["slow_fusion"] else "the same tuned options for all models"
     columns = ("input", "model", "p50 ms", "p90 ms", "ratio to first", "speed-up")
     lines = [_latency_line(row, is_first=row["model"] == first["model"]) for row in rows]
-    clock = {"cpu": "CPU time of the calling thread", "wall": "wall time"}[first["clock"]]
+    clock = CLOCKS[first["clock"]]
     note = (
         f"{clock}, {first['rounds']} interleaved rounds, {first['ratio']['confidence']:.0%} intervals; "
         f"A/A: a second session of {first['model']} against the first"
     )
     notes = () if first["slow_fusion"] else (note, *_busy(rows))
-    return Section(f"Latency by batch x length, {setting}, {tuned}", columns, lines, notes)
+    return Section(f"Latency by batch x length, {setting(first)}, {tuned}", columns, lines, notes)
 
 
 def _busy(rows: Sequence[Data]) -> Iterator[str]:
@@ -130,9 +128,19 @@ def _latency_line(row: Data, *, is_first: bool) -> tuple[str, ...]:
     middle = (row["model"], f"{times['p50']:.2f}", f"{times['p90']:.2f}")
     if is_first:
         return (f"{row['batch']} x {row['sequence']}", *middle, f"1 (A/A {row['control']['value']:.3f})", "")
-    ratio = row["ratio"]
-    interval = f"{ratio['value']:.3f} [{ratio['lower']:.3f}, {ratio['upper']:.3f}]"
-    return ("", *middle, interval, f"{1 / ratio['value']:.2f}x")
+    return ("", *middle, with_interval(row["ratio"]), f"{1 / row['ratio']['value']:.2f}x")
+
+
+def with_interval(ratio: Data) -> str:
+    """Write a ratio with its interval."""
+    return f"{ratio['value']:.3f} [{ratio['lower']:.3f}, {ratio['upper']:.3f}]"
+
+
+def setting(measured: Data) -> str:
+    """Say what ran a model: the number of threads, or another provider than the CPU."""
+    if measured["provider"] != "cpu":
+        return str(measured["provider"])
+    return f"{measured['threads'] or 'all'} thread{'' if measured['threads'] == 1 else 's'}"
 
 
 def environment_line(environment: Data) -> str:

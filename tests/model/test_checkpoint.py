@@ -315,3 +315,9 @@ def test_a_real_checkpoint_has_the_published_hash_and_loads(shared: Path) -> Non
     model = checkpoint.load_pretrained(str(directory), FAMILIES, head=CLASSIFIER, num_labels=2)
     assert sum(parameter.numel() for parameter in model.parameters()) == 22_713_986
     assert next(model.parameters()).dtype == torch.float32
+
+
+@pytest.mark.parametrize("model_type", ["bert", "roberta", "electra", "distilbert"])
+@pytest.mark.parametrize("head", ["sequence-classification", "question-answering", "feature-extraction"])
+def test_the_head_of_a_model_is_known(model_type: str, head: Any) -> None:
+    assert checkpoint.head_of(tiny_model(model_type, head=head)) == head

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from compressor.errors import InputError
-from compressor.model.costs import priced, unit_parameters, unit_prices
+from compressor.model.costs import parameter_prices, priced, unit_prices
 from compressor.prune import search_masks
 
 if TYPE_CHECKING:
@@ -60,8 +60,7 @@ def linear_budget(target: Target, session: Session, sequence: float) -> Budget:
         prices = unit_prices(session.model, groups, sequence)
         whole = unit_prices(session.teacher, dense, sequence)
     else:
-        prices = {group.kind: unit_parameters(session.model, group) for group in groups if group.units}
-        whole = {group.kind: unit_parameters(session.teacher, group) for group in dense if group.units}
+        prices, whole = parameter_prices(session.model, groups), parameter_prices(session.teacher, dense)
     total = priced(whole, [(group.kind, group.units) for group in dense])
     if not total:
         raise InputError(

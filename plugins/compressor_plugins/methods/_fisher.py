@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 from collections import Counter
 from collections.abc import Mapping
@@ -14,7 +13,7 @@ from torch import Tensor
 
 from compressor.model import Masks
 from compressor.plugin import Pruned
-from compressor.progress import track
+from compressor.progress import announced, track
 from compressor.prune import Reconstruction, Signals, SublayerFit, gate_gradients, rearrange, reconstruct
 from compressor_plugins.methods._budget import Budget, linear_budget
 from compressor_plugins.methods._latency import LatencyBudget, latency_budget
@@ -25,7 +24,6 @@ if TYPE_CHECKING:
     from compressor.run.session import Session
     from compressor_plugins.methods.fisher import Fisher
 
-logger = logging.getLogger("compressor.announced")
 Gradients = Mapping[str, Tensor]
 
 
@@ -102,7 +100,7 @@ def _warn_of_emptied_layers(session: Session, masks: Masks, floor: float) -> Non
     gone = [layer for layer, units in left.items() if not units]
     if gone:
         advice = "the budget has no room for the floor" if floor else "floor: 0.01 keeps a little of every layer"
-        logger.warning("fisher leaves no head and no neuron in %s; %s", ", ".join(gone), advice)
+        announced.warning("fisher leaves no head and no neuron in %s; %s", ", ".join(gone), advice)
 
 
 def floored(scores: Scores, floor: float) -> Scores:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,9 +13,9 @@ from torch import Tensor, nn
 from compressor.model import Masks
 from compressor.plugin import Pruned
 from compressor.progress import track
-from compressor.prune import Cached, Evidence, Reconstruction, Sweep, threshold_masks, unpruned, watched
+from compressor.prune import Evidence, Reconstruction, Sweep, threshold_masks, unpruned, watched
 from compressor_plugins.methods._budget import linear_budget
-from compressor_plugins.methods._knowledge import Measurement, TokenWeights
+from compressor_plugins.methods._knowledge import Measurement
 from compressor_plugins.methods._report import Stopwatch, figures
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ def prune(method: KPrune, session: Session) -> Pruned:
         for index, group in enumerate(climb.groups):
             if group.layer == layer:
                 climb.settle(index)
-    masks = Masks({**unpruned(climb.sweep.groups).keep, **climb.keep})
+    masks = Masks({**unpruned(climb.sweep.groups).keep, **climb.sweep.keep})
     metrics = figures(session, masks, climb.sweep.fits, climb.sequence)
     return Pruned(masks, climb.sweep.weights, metrics | {"seconds": climb.watch.seconds})
 
@@ -44,7 +45,6 @@ class _Climb:
 
     Attributes:
         groups: that have units, bottom to top.
-        keep: masks of the sublayers that are done, by group name.
         scores: the last measured knowledge of every unit that is not done.
         dense: z of the dense model, a tensor per batch.
     """
@@ -66,7 +66,6 @@ class _Climb:
         self.budget = linear_budget(method.target, session, self.sequence)
         self.generator = np.random.default_rng(session.seed)
         self.watch = Stopwatch()
-        self.keep: dict[str, Tensor] = {}
         self.scores: dict[str, Tensor] = {}
         self.dense: list[Tensor] = []
 
@@ -77,12 +76,9 @@ class _Climb:
     def start(self) -> None:
         """Measure the dense model, and record every batch in the same pass."""
         measurement = self._measurement(self.session.model, self.groups)
-        weights, top = self.session.task.token_weights, self.sweep.layers[-1]
 
         def run(_: nn.Module, batch: Batch) -> None:
-            real = batch["attention_mask"]
-            last = weights(batch) * real
-            self.dense.append(measurement.run(batch, None, lambda group: last if group.layer == top else real))
+            self.dense.append(measurement.run(batch, None, partial(self.sweep.token_weights, batch)))
 
         self.sweep.start(self.session.calibration.batches(self.session.device), run)
         self.scores = measurement.scores()
@@ -103,32 +99,30 @@ class _Climb:
         else:
             with self.watch.phase("tuning"):
                 evidence = self.sweep.evidence(group)
-        self.keep[group.name] = self._search(index)
+        keep = self._search(index)
         with self.watch.phase("tuning"):
-            self.sweep.fit(group, self.sweep.remove(group, self.keep[group.name], evidence))
+            self.sweep.fit(group, self.sweep.remove(group, keep, evidence))
 
     def _measure(self, index: int) -> Evidence:
         """Measure from the cached inputs of a sublayer upward; its moments come from the same pass."""
         group, sweep = self.groups[index], self.sweep
-        left = [sweep.left[each.name] for each in self.groups[index:]]
+        now = sweep.left
+        left = [now[each.name] for each in self.groups[index:]]
         measurement, evidence = self._measurement(sweep.student, left), sweep.empty_evidence(group)
         with watched(sweep.student, left[:1]) as seen:
             for cached, dense in zip(sweep.batches, self.dense, strict=True):
                 with sweep.suffix(cached, group.layer):
-                    measurement.run(cached.inputs, dense, self._weights(cached))
+                    measurement.run(cached.inputs, dense, partial(sweep.token_weights, cached.inputs))
                 sweep.observe(group, cached, seen[group.name], evidence)
         self.scores = measurement.scores()
         return evidence
-
-    def _weights(self, cached: Cached) -> TokenWeights:
-        return lambda group: self.sweep.token_weights(cached, group)
 
     def _search(self, index: int) -> Tensor:
         """Return the mask of one sublayer from the search over it and all above it."""
         rest = self.groups[index:]
         settled: Counter[UnitKind] = Counter()
         for group in self.groups[:index]:
-            settled[group.kind] += int(self.keep[group.name].sum())
+            settled[group.kind] += int(self.sweep.keep[group.name].sum())
         found = threshold_masks(
             rest,
             {group.name: self.scores[group.name] for group in rest},
