@@ -8,7 +8,6 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import datasets
 import numpy as np
 import pytest
 import torch
@@ -186,10 +185,8 @@ def test_a_missing_split_names_the_files(write: Callable[..., Path]):
     assert len(load(path, validation_split="dev")) == 1
 
 
-def test_squad_without_hub_or_path_names_the_way_out(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path)
-    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+@pytest.mark.usefixtures("no_hub")
+def test_squad_without_hub_or_path_names_the_way_out():
     with pytest.raises(SetupError, match=r"SQuAD 2.0 cannot be read from the hub's rajpurkar/squad_v2") as caught:
         Squad(version="2.0").load("train", tiny_tokenizer())
     assert "a directory with train.<parquet|" in caught.value.hint

@@ -345,10 +345,8 @@ def test_a_glue_path_that_is_not_there_is_found_before_anything_loads(tmp_path: 
         Glue(subset="mrpc", path=tmp_path / "glu")
 
 
-def test_glue_without_hub_or_path_names_the_way_out(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path)
-    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+@pytest.mark.usefixtures("no_hub")
+def test_glue_without_hub_or_path_names_the_way_out():
     with pytest.raises(SetupError, match=r"cannot be read from the hub's nyu-mll/glue") as caught:
         Glue(subset="mrpc").load("train", tiny_tokenizer())
     assert "task.path" in caught.value.hint

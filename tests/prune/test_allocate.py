@@ -34,6 +34,11 @@ def model_groups(heads: tuple[int, ...], neurons: tuple[int, ...]) -> list[Pruna
     return [g for i, (h, n) in enumerate(pairs) for g in (group("heads", i, h), group("ffn_neurons", i, n))]
 
 
+def random_scores(groups: list[PrunableGroup], seed: int) -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    return {g.name: torch.rand(g.units, generator=generator, dtype=torch.float64) for g in groups}
+
+
 def spent(groups: list[PrunableGroup], masks: Masks, prices: Mapping[UnitKind, float]) -> float:
     count = {kind: sum(int(masks.keep[g.name].sum()) for g in groups if g.kind == kind) for kind in prices}
     return count["heads"] * prices["heads"] + count["ffn_neurons"] * prices["ffn_neurons"]
@@ -46,9 +51,8 @@ def total(masks: Masks, scores: Mapping[str, Tensor]) -> float:
 @pytest.mark.parametrize("seed", range(6))
 @pytest.mark.parametrize("keep", [0.05, 0.3, 0.5, 0.8, 1.0])
 def test_search_equals_brute_force_over_all_subsets(seed: int, keep: float) -> None:
-    generator = torch.Generator().manual_seed(seed)
     groups = model_groups((2, 2), (4, 4))
-    scores = {g.name: torch.rand(g.units, generator=generator, dtype=torch.float64) for g in groups}
+    scores = random_scores(groups, seed)
     prices: dict[UnitKind, float] = {"heads": 2.7, "ffn_neurons": 1.0}
     budget = keep * (4 * 2.7 + 8)
     flat = torch.cat([scores[g.name] for g in groups])
@@ -195,9 +199,8 @@ def lowest_threshold(
 @pytest.mark.parametrize("seed", range(6))
 @pytest.mark.parametrize("keep", [0.02, 0.3, 0.5, 0.8, 1.0])
 def test_the_threshold_search_equals_trying_every_threshold(seed: int, keep: float) -> None:
-    generator = torch.Generator().manual_seed(seed)
     groups = model_groups((3, 0, 2), (6, 5, 0))
-    scores = {g.name: torch.rand(g.units, generator=generator, dtype=torch.float64) for g in groups}
+    scores = random_scores(groups, seed)
     prices: dict[UnitKind, float] = {"heads": 3.3, "ffn_neurons": 1.0}
     budget = keep * (5 * 3.3 + 11)
     found = threshold_masks(groups, scores, prices=prices, budget=budget)

@@ -12,7 +12,7 @@ from compressor.errors import CompressorError
 from compressor.model import UnitKind
 from compressor.prune.allocate import search_masks, threshold_masks
 from compressor.prune.levels import Levels, choose_levels, level_masks, levels_of
-from tests.prune.test_allocate import group, model_groups, spent, total
+from tests.prune.test_allocate import group, model_groups, random_scores, spent, total
 
 
 def random_tables(seed: int, sublayers: int = 5, levels: int = 4) -> list[Levels]:
@@ -69,9 +69,8 @@ def test_no_choice_costs_more_than_the_budget(prices: list[list[float]], share: 
 @pytest.mark.parametrize("seed", range(6))
 @pytest.mark.parametrize("keep", [0.1, 0.4, 0.7, 1.0])
 def test_with_linear_prices_it_equals_the_search_and_beats_the_threshold(seed: int, keep: float) -> None:
-    generator = torch.Generator().manual_seed(seed)
     groups = model_groups((3, 2), (6, 5))
-    scores = {g.name: torch.rand(g.units, generator=generator, dtype=torch.float64) for g in groups}
+    scores = random_scores(groups, seed)
     prices: dict[UnitKind, float] = {"heads": 2.7, "ffn_neurons": 1.0}
     budget = keep * (5 * 2.7 + 11)
     found = level_masks(
