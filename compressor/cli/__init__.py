@@ -15,6 +15,10 @@ VERBS = {
         "compressor.cli.run:apply",
         "Run a recipe: prune, export, verify. Resumes a killed run of the same recipe.",
     ),
+    "sweep": (
+        "compressor.cli.run:sweep",
+        "Run a recipe once for every value of a list, sharing the pruning, and compare the points. Resumes.",
+    ),
     "check": ("compressor.cli.recipes:check", "Check recipes; report every mistake with its line. Loads no model."),
     "plan": ("compressor.cli.recipes:plan", "Show the stages of a recipe and the plugin call of each step."),
     "verify": ("compressor.cli.run:verify", "Measure a finished run again on this machine: metric, latency, gates."),

@@ -55,7 +55,7 @@ def exit_codes(context: click.Context) -> Iterator[None]:
 
 
 def _resuming(context: click.Context) -> str:
-    return "; the same command resumes" if context.invoked_subcommand == "apply" else ""
+    return "; the same command resumes" if context.invoked_subcommand in {"apply", "sweep"} else ""
 
 
 def show(error: CompressorError) -> None:

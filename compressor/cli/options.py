@@ -9,3 +9,4 @@ model_option = click.option("-m", "--model", help="Hub id or directory; replaces
 set_option = click.option(
     "--set", "overrides", multiple=True, metavar="PATH=VALUE", help="Replace one value: steps.0.prune.target.macs=0.5"
 )
+device_option = click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)

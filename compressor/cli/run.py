@@ -9,11 +9,12 @@ from typing import Any, Literal
 import click
 
 from compressor.cli.boundary import echo_progress
-from compressor.cli.options import json_option, model_option, set_option
+from compressor.cli.options import device_option, json_option, model_option, set_option
 from compressor.plugin import Registry
 from compressor.recipe.loader import load_recipe
 from compressor.recipe.options import Verification
 from compressor.recipe.plan import compile_plan
+from compressor.recipe.sweep import compile_sweep
 
 shapes = (
     click.option("--batch", multiple=True, type=click.IntRange(1), help="Samples per call; repeatable."),
@@ -40,7 +41,7 @@ def shape_options(command: Any) -> Any:
 @model_option
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Directory to make; default: runs/NAME.")
 @set_option
-@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
+@device_option
 @click.option("--fresh", is_flag=True, help="Start over, and replace the output directory when finished.")
 @json_option
 def apply(
@@ -65,6 +66,49 @@ def apply(
 
     out = output or Path("runs") / plan.recipe.name
     finished = run(plan, out, Conditions(registry, resolve_device(device), echo_progress), fresh=fresh)
+    _show(finished.report, render, as_json=as_json)
+    echo_progress(f"written to {out}")
+    return 0 if finished.passed else 1
+
+
+@click.command(name="sweep")
+@click.argument("recipe", type=click.Path(path_type=Path))
+@click.option(
+    "--over",
+    multiple=True,
+    metavar="PATH=VALUE,VALUE,...",
+    help="The list, where the recipe's target holds none: steps.0.prune.target.macs=0.8,0.6,0.4",
+)
+@model_option
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Directory to make; default: runs/NAME-sweep.")
+@set_option
+@device_option
+@click.option("--fresh", is_flag=True, help="Start over, and replace the output directory when finished.")
+@json_option
+def sweep(
+    *,
+    recipe: Path,
+    over: tuple[str, ...],
+    model: str | None,
+    output: Path | None,
+    overrides: tuple[str, ...],
+    device: str,
+    fresh: bool,
+    as_json: bool,
+) -> int:
+    """Return 1 when a gate of any point failed."""
+    registry = Registry.load()
+    plan = compile_sweep(load_recipe(recipe, model=model, overrides=overrides), registry, over=over)
+    for lint in plan.first.lints:
+        echo_progress(f"note: {lint}")
+
+    from compressor.run.load import resolve_device
+    from compressor.run.pipeline import Conditions
+    from compressor.run.sweep import run_sweep
+    from compressor.verify.report import render
+
+    out = output or Path("runs") / f"{plan.first.recipe.name}-sweep"
+    finished = run_sweep(plan, out, Conditions(registry, resolve_device(device), echo_progress), fresh=fresh)
     _show(finished.report, render, as_json=as_json)
     echo_progress(f"written to {out}")
     return 0 if finished.passed else 1

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from compressor.model.artifact import Artifact
     from compressor.model.groups import PrunableGroup
     from compressor.model.masks import Masks, Scores
+    from compressor.plugin.target import Target
     from compressor.run.session import Session
 
 __all__ = [
@@ -67,6 +68,20 @@ class PruningMethod(Component):
     @abc.abstractmethod
     def prune(self, session: Session) -> Pruned:
         """Return the masks (and updated weights) for ``session.model``, which stays untouched."""
+
+    def prune_all(self, session: Session, targets: Sequence[Target]) -> Iterator[Pruned]:
+        """Yield what ``prune`` returns for each target, in order; ``compress sweep`` calls it for the option ``target``.
+
+        A method that can share work between targets overrides it. It yields every member as soon as it is known, which
+        is then kept, and equals what ``prune`` with that target alone gives: torch's seed is set anew before each.
+
+        Args:
+            session: of the first target's plan; plans differ in nothing else.
+            targets: in the recipe's order; of a resumed sweep, those that are missing.
+        """
+        given = {name: getattr(self, name) for name in self.model_fields_set}
+        for target in targets:
+            yield type(self).model_validate({**given, "target": target}).prune(session)
 
 
 class CriterionRun(abc.ABC):

@@ -178,7 +178,7 @@ def _expectation(details: ErrorDetails, spot: _Spot, trail: Trail) -> str:
         return f"is missing; expected {expected}" if expected else "is missing"
     if not expected:
         return f"{details['msg']}, got {shown(spot.value)}"
-    many = "; apply takes one target" if isinstance(spot.value, list) and "target" in trail else ""
+    many = ", a list; next step: compress sweep" if isinstance(spot.value, list) and "target" in trail else ""
     guess = did_you_mean(spot.value, _words(spot)) if isinstance(spot.value, str) else ""
     return f"expected {expected}, got {shown(spot.value)}{guess}{many}"
 

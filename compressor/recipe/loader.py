@@ -125,6 +125,15 @@ def load_recipe(path: str | Path, *, model: str | None = None, overrides: Sequen
     return _recipe(document, (*overrides, *(() if model is None else (f"model={model}",))))
 
 
+def overridden(recipe: Recipe, override: str) -> Recipe:
+    """Return a recipe with one more value replaced, as ``--set`` does it.
+
+    Raises:
+        RecipeError: the override leads nowhere.
+    """
+    return _recipe(_overridden(recipe.document, override), (*recipe.overrides, override))
+
+
 def _locked(document: Document) -> Document:
     """Return the recipe inside a lock file; any other document as it is."""
     data = document.data

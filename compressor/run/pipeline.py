@@ -3,34 +3,29 @@
 from __future__ import annotations
 
 import json
-import logging
-import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock, Timeout
 
-from compressor.errors import CompressorError, InputError
+from compressor.errors import CompressorError
 from compressor.model import checkpoint
 from compressor.plugin.registry import Registry
-from compressor.progress import announced
 from compressor.recipe.plan import Plan, Step
 from compressor.run import steps
 from compressor.run.calls import plugin_call
 from compressor.run.data import rows_digest
 from compressor.run.journal import Journal, chain
+from compressor.run.kept import Kept
 from compressor.run.load import open_session
-from compressor.run.output import LOCK, build_report, drop_duplicates, keep_recipe, write_output
+from compressor.run.output import build_report, drop_duplicates, keep_recipe, write_output
 from compressor.run.preflight import check_runtime
 from compressor.run.session import Outcome, Session
+from compressor.run.workplace import Announce, Workplace, log_file, logger
 from compressor.verify.environment import environment
 
-logger = logging.getLogger("compressor")
-Announce = Callable[[str], None]
 CORE = "compressor.run.steps"
 """Name of the core's own hook implementation among the plugins."""
 
@@ -43,11 +38,14 @@ class Conditions:
         registry: the installed plugins, whose ``compressor_run_step`` hooks are called.
         device: where the model and the calibration batches go.
         announce: told one line per stage.
+        kept: prunings that a sweep has done already, by the slug of the step; taken where they are of the same root
+            fingerprint, so they change nothing but the time that the step takes.
     """
 
     registry: Registry
     device: torch.device
     announce: Announce = lambda _: None
+    kept: Mapping[str, Kept] = field(default_factory=dict)
 
     def tell(self, line: str) -> None:
         """Write a line to the run's log, and announce it."""
@@ -84,120 +82,39 @@ def run(plan: Plan, out: Path, conditions: Conditions, *, fresh: bool = False) -
         SetupError: onnxruntime or the asked provider is missing.
         CompressorError: a step cannot be done; finished stages stay for the next attempt.
     """
-    out = out.resolve()
-    work = out.with_name(f"{out.name}.partial-{plan.digest[:12]}")
-    _check_output(out, fresh=fresh)
+    place = Workplace(out.resolve(), plan.digest, fresh=fresh)
+    place.check()
     check_runtime(plan)
     if CORE not in {plugin.entry_point for plugin in conditions.registry.plugins}:
         conditions.registry.register(steps, CORE)
-    _make_directory(work)
-    with _alone(out), _tidied(work):
-        _check_output(out, fresh=fresh)  # another process may have finished it before this one had the lock
-        if fresh:
-            shutil.rmtree(work)
-        _make_directory(work)
-        with _log_file(work / "logs" / "run.log", conditions.announce):
-            report = _run_stages(plan, work, conditions)
-        _publish(work, out, fresh=fresh)
-    drop_duplicates(out)
-    return Finished(out, report)
+    with place.opened() as work, log_file(work / "logs" / "run.log", conditions.announce):
+        report = _run_stages(plan, work, conditions)
+    drop_duplicates(place.out)
+    return Finished(place.out, report)
 
 
-def _check_output(out: Path, *, fresh: bool) -> None:
-    """Refuse to overwrite anything, or with ``fresh`` anything but an older run."""
-    if not out.exists():
-        return
-    if not fresh:
-        raise InputError(
-            f"{out}: exists already; nothing is overwritten",
-            hint="choose another directory with -o, or --fresh to replace this one when the new run is finished",
-        )
-    if not (out / LOCK).is_file() and (not out.is_dir() or any(out.iterdir())):
-        raise InputError(
-            f"{out}: exists and has no {LOCK}; --fresh replaces only what compress apply wrote",
-            hint="choose another directory with -o",
-        )
+def open_announced(plan: Plan, run_dir: Path, conditions: Conditions) -> Session:
+    """Load and calibrate, and say so.
 
-
-def _make_directory(work: Path) -> None:
-    try:
-        work.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(
-            f"{work}: this directory cannot be made: {error.strerror}", hint="choose another place with -o"
-        ) from error
-
-
-@contextmanager
-def _tidied(work: Path) -> Iterator[None]:
-    """Leave nothing behind by a run that was refused before a stage was finished: there is nothing to resume."""
-    try:
-        yield
-    except CompressorError as error:
-        refused = isinstance(error, InputError) and not any(work.glob("stages/*/stage.json"))
-        if refused or not (work / "stages").exists():
-            shutil.rmtree(work)
-        raise
-
-
-@contextmanager
-def _alone(out: Path) -> Iterator[None]:
-    """Hold the lock of the output directory: two processes must not write one."""
-    lock = FileLock(f"{out}.lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout as error:
-        raise InputError(
-            f"{out}: another process is at work on this directory", hint="wait for it, or use -o"
-        ) from error
-    try:
-        yield
-    finally:
-        Path(lock.lock_file).unlink(missing_ok=True)
-        lock.release()
-
-
-@contextmanager
-def _log_file(path: Path, announce: Announce) -> Iterator[None]:
-    """Append what the run logs, errors with their tracebacks included, to a file; announce what asks for it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handler = logging.FileHandler(path, encoding="utf-8")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    announcing = _Announcing(announce)
-    announced.addHandler(announcing)
-    logger.addHandler(handler)
-    logger.setLevel(logging.INFO)
-    try:
-        yield
-    except BaseException:
-        logger.exception("the run stopped")
-        raise
-    finally:
-        announced.removeHandler(announcing)
-        logger.removeHandler(handler)
-        handler.close()
-
-
-class _Announcing(logging.Handler):
-    """Passes on what is logged from where no ``Conditions`` reach."""
-
-    def __init__(self, announce: Announce) -> None:
-        super().__init__(logging.INFO)
-        self.announce = announce
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.announce(record.getMessage())
-
-
-def _run_stages(plan: Plan, work: Path, conditions: Conditions) -> dict[str, Any]:
+    Raises:
+        CompressorError: something that the plan names cannot be used.
+    """
     conditions.tell(f"load {plan.recipe.model} on {conditions.device}")
-    keep_recipe(plan, work)
-    session = open_session(plan, conditions.registry, work, conditions.device)
+    session = open_session(plan, conditions.registry, run_dir, conditions.device)
     conditions.tell(
         f"calibrate on {len(session.calibration.rows)} rows of task '{session.task.name}', "
         f"{session.calibration.mean_length:.2f} tokens on average"
     )
-    journal = Journal(work, _root_fingerprint(session, conditions.registry), plan.steps)
+    return session
+
+
+def _run_stages(plan: Plan, work: Path, conditions: Conditions) -> dict[str, Any]:
+    keep_recipe(plan, work)
+    opened = open_announced(plan, work, conditions)
+    root = root_fingerprint(opened, conditions.registry)
+    found = {slug: kept.load(root) for slug, kept in conditions.kept.items()}
+    session = replace(opened, given={slug: pruned for slug, pruned in found.items() if pruned is not None})
+    journal = Journal(work, root, plan.steps)
     for step in plan.steps:
         if not _restored(step, session, journal, conditions):
             _perform(step, session, journal, conditions)
@@ -232,7 +149,7 @@ def _perform(step: Step, session: Session, journal: Journal, conditions: Conditi
     conditions.tell(f"{step.slug} took {outcome.seconds:.1f} s")
 
 
-def _root_fingerprint(session: Session, registry: Registry) -> str:
+def root_fingerprint(session: Session, registry: Registry) -> str:
     """Hash what every stage depends on: the plan, and the contents of what it names."""
     config: Any = session.teacher.config
     kept = {name: value for name, value in config.to_dict().items() if name != "_name_or_path"}
@@ -246,14 +163,3 @@ def _root_fingerprint(session: Session, registry: Registry) -> str:
         session.device.type,
         json.dumps(environment()["packages"], sort_keys=True),
     )
-
-
-def _publish(work: Path, out: Path, *, fresh: bool) -> None:
-    """Make ``out`` appear by one rename; an older one is moved aside first and removed last."""
-    old = out.with_name(f"{out.name}.old-{work.name[-12:]}")
-    _check_output(out, fresh=fresh)
-    if out.exists():
-        shutil.rmtree(old, ignore_errors=True)
-        out.replace(old)
-    work.replace(out)
-    shutil.rmtree(old, ignore_errors=True)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from compressor.model.artifact import Artifact
     from compressor.model.groups import PrunableGroup
-    from compressor.plugin.components import ModelFamily, Task
+    from compressor.plugin.components import ModelFamily, Pruned, Task
     from compressor.recipe.plan import Plan, Step
     from compressor.run.data import Calibration
 
@@ -53,6 +53,7 @@ class Session:
         validation: every row of the task's validation split, where a step verifies.
         artifacts: exported files by name, ``"model"`` and ``"dense"`` among them.
         outcomes: of the finished steps, in order.
+        given: prunings that a sweep has done already, by the slug of the step that takes them.
     """
 
     plan: Plan
@@ -68,6 +69,7 @@ class Session:
     validation: Sequence[Mapping[str, Any]] = ()
     artifacts: dict[str, Artifact] = field(default_factory=dict)
     outcomes: list[Outcome] = field(default_factory=list)
+    given: Mapping[str, Pruned] = field(default_factory=dict)
 
     @property
     def seed(self) -> int:

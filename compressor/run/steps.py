@@ -40,7 +40,8 @@ def _prune(step: Step, session: Session) -> dict[str, Any]:
     place = f"step {step.slug}"
     family = NamedFamily(session.family, place)
     with plugin_call(step.component, place):
-        pruned = _pruned(cast("PruningMethod", step.component).prune(session))
+        given = session.given.get(step.slug)
+        pruned = given or checked_pruned(cast("PruningMethod", step.component).prune(session))
         shrunk = surgery.shrink(session.model, family, pruned.masks, pruned.weights)
         difference = _removal_difference(session, family, pruned, shrunk)
     stage = _stage(step, session)
@@ -61,7 +62,12 @@ def _prune(step: Step, session: Session) -> dict[str, Any]:
     return figures
 
 
-def _pruned(found: Any) -> Pruned:
+def checked_pruned(found: Any) -> Pruned:
+    """Return what a method gave.
+
+    Raises:
+        CompressorError: it is no ``Pruned`` with masks.
+    """
     if not (isinstance(found, Pruned) and isinstance(found.masks, Masks)):
         what = type(found.masks if isinstance(found, Pruned) else found).__name__
         raise CompressorError(

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from compressor.verify.inspection import inspection_sections
+from compressor.verify.pareto import pareto_sections
 from compressor.verify.profile_tables import profile_sections
 from compressor.verify.tables import Data, Section, environment_line, sections
 
@@ -46,12 +47,13 @@ def write_report(report: Data, path: Path) -> None:
 
 
 def render(report: Data, console: Console | None = None) -> None:
-    """Print a run's report, a benchmark or an inspection as tables, on stdout unless a console is given."""
+    """Print a run's report, a sweep's, a benchmark or an inspection as tables, on stdout unless a console is given."""
     from rich.console import Console
     from rich.text import Text
 
     console = console or Console()
-    for section in [*sections(report), *inspection_sections(report), *profile_sections(report)]:
+    kinds = (sections, inspection_sections, profile_sections, pareto_sections)
+    for section in [section for kind in kinds for section in kind(report)]:
         console.print(Text(section.title, style="bold"))  # a table's own title would be wrapped at the table's width
         console.print(_table(section))
         for note in section.notes:
@@ -105,9 +107,7 @@ def _card_lines(report: Data) -> Iterator[str]:
     yield f"{_shown(recipe['model'])}, compressed with compressor-onnx for the task `{recipe['task']['name']}`."
     yield ""
     for section in sections(report):
-        yield from (f"## {section.title}", "")
         yield from _markdown(section)
-        yield from ("", *(f"{note}.\n" for note in section.notes))
     if report.get("gates"):
         yield from (verdict(report), "")
     yield from ("## Use", "", *USE.splitlines(), "")
@@ -115,6 +115,22 @@ def _card_lines(report: Data) -> Iterator[str]:
     yield "in this directory pins everything, `report.json` has every figure."
     if report.get("environment"):
         yield from ("", f"Measured on {environment_line(report['environment'])}.")
+
+
+def sweep_card(report: Data) -> str:
+    """Return the README of a sweep's directory, in Markdown: the table, and what the directories are."""
+    sweep = report["sweep"]
+    lines = [
+        f"# {sweep['name']}: a family over `{sweep['path']}`",
+        "",
+        f"{_shown(sweep['model'])}, compressed with compressor-onnx for the task `{sweep['task']}`, once per value.",
+        "",
+        *(line for section in pareto_sections(report) for line in _markdown(section)),
+        "Each point has a directory of its name, as `compress apply` writes it; `sweep.json` has every figure above.",
+    ]
+    if report.get("environment"):
+        lines += ["", f"Measured on {environment_line(report['environment'])}."]
+    return "\n".join(lines).rstrip() + "\n"
 
 
 USE = """```python
@@ -133,7 +149,9 @@ def _shown(model: str) -> str:
 
 
 def _markdown(section: Section) -> Iterator[str]:
+    yield from (f"## {section.title}", "")
     yield f"| {' | '.join(section.columns)} |"
     yield f"|{' --- |' * len(section.columns)}"
     for row in section.rows:
         yield f"| {' | '.join(row)} |"
+    yield from ("", *(f"{note}.\n" for note in section.notes))

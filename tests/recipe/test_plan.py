@@ -185,7 +185,7 @@ BROKEN = {
     "target no mapping": (prune("target: 0.5"), "x.yaml:4  steps.0.prune.target: expected a mapping of macs, params"),
     "several targets": (
         prune("target: {macs: [0.8, 0.4]}"),
-        "x.yaml:4  steps.0.prune.target.macs: expected a number in (0, 1], got [0.8, 0.4]; apply takes one target",
+        "x.yaml:4  steps.0.prune.target.macs: expected a number in (0, 1], got [0.8, 0.4], a list; next step: compress sweep",
     ),
     "choice": (
         prune("target: {macs: 0.5}, tuning: scale"),
@@ -297,7 +297,7 @@ def test_every_mistake_is_reported_at_once_in_the_order_of_lines(compiled: Compi
         ({"overrides": ["seed=[1"]}, "--set seed:1  not valid YAML"),
         ({"overrides": ["seed={a: 1, a: 2}"]}, "this key was given already"),
         ({"overrides": ["seed=x"]}, "--set seed  seed: expected an integer >= 0, got 'x'"),
-        ({"overrides": ["steps.0.prune.target.macs=[0.8, 0.4]"]}, "apply takes one target"),
+        ({"overrides": ["steps.0.prune.target.macs=[0.8, 0.4]"]}, "got [0.8, 0.4], a list; next step: compress sweep"),
         ({"overrides": ["tsak.path=x"]}, "--set tsak.path  tsak: unknown option 'tsak'; did you mean 'task'?"),
         ({"model": "./no/such"}, "--model  model: no such directory: './no/such'"),
         ({"model": __file__}, "--model  model: expected a directory, got the file"),

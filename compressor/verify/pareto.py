@@ -1,0 +1,174 @@
+"""The points of a sweep beside the dense model: rows of figures, the Pareto front among them, and their table. Plain data.
+
+``sweep.json``, schema version 1:
+
+    schema_version  1
+    sweep           name, digest, path (of the value that differs), model, task
+    environment     as in a run's report, of the first point
+    rows            a list: the dense model, baselines, points; each as ``row`` makes it, with its mark ``pareto``
+    passed          whether no gate of any point failed
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from compressor.verify.tables import Data, Section, setting, with_interval
+
+FRONT = {True: "yes", False: "no", None: ""}
+VERDICTS = ("fail", "inconclusive", "pass")
+"""From the worst to the best."""
+
+
+def row(name: str, report: Data, *, value: Any = None, of: str = "compressed") -> dict[str, Any]:
+    """Return what the table says of a model; what was not measured is None.
+
+    Args:
+        name: of the point, or of the baseline.
+        report: of a run, as in ``report.json``.
+        value: that the point was asked for.
+        of: ``"compressed"`` or ``"dense"``.
+
+    Returns:
+        ``name``, ``value``, ``encoder_macs`` and ``parameters`` (kept of the dense model), ``bytes``, ``metric``,
+        ``score``, ``difference`` to dense, ``kl``, ``agreement``, ``latency`` (a list, at one thread count; each batch,
+        sequence, threads, provider, ratio), ``verdict`` (the worst of the gates').
+    """
+    sizes, quality, dense = report["model"], report.get("quality") or {}, of == "dense"
+    churn = quality.get("churn")
+    kept = {key: sizes[key][of] / sizes[key]["dense"] for key in ("encoder_macs", "parameters") if key in sizes}
+    verdicts = {gate["verdict"] for gate in report.get("gates") or ()}
+    return {
+        "name": name,
+        "value": value,
+        "encoder_macs": kept.get("encoder_macs"),
+        "parameters": kept.get("parameters"),
+        "bytes": sizes["bytes"][of] if "bytes" in sizes else None,
+        "metric": quality.get("metric"),
+        "score": quality[of][quality["metric"]] if quality else None,
+        "difference": None if dense else quality.get("difference"),
+        "kl": None if dense else quality.get("kl"),
+        "agreement": None if dense or churn is None else 1.0 - churn,
+        "latency": _latency(report.get("latency") or (), of),
+        "verdict": None if dense else next((one for one in VERDICTS if one in verdicts), None),
+    }
+
+
+def _latency(rows: Sequence[Data], model: str) -> list[dict[str, Any]]:
+    """Return a model's ratios to dense at the first thread count."""
+    keys = ("batch", "sequence", "threads", "provider", "ratio")
+    return [
+        {key: one[key] for key in keys}
+        for one in rows
+        if one["model"] == model and not one["slow_fusion"] and one["threads"] == rows[0]["threads"]
+    ]
+
+
+def family(points: Mapping[str, tuple[Any, Data]], baselines: Sequence[Data] = ()) -> list[dict[str, Any]]:
+    """Return the rows of a sweep, marked: dense, baselines, points.
+
+    Where the points do not share one dense model and its rows (a sweep over ``seed`` may draw others), each dense
+    result has a row, and there is no front.
+
+    Args:
+        points: value and report of every point, by name.
+        baselines: rows of other models that were compared with the same dense one.
+    """
+    dense: list[dict[str, Any]] = []
+    for name, (_, report) in points.items():
+        found = row("dense", report, of="dense")
+        if not any(_same_model(found, known) for known in dense):
+            dense.append(found if not dense else {**found, "name": f"dense of {name}"})
+    rows = [*dense, *baselines, *(row(name, report, value=value) for name, (value, report) in points.items())]
+    marks = front(rows) if len(dense) == 1 else [None] * len(rows)
+    return [{**one, "pareto": mark} for one, mark in zip(rows, marks, strict=True)]
+
+
+def _same_model(one: Data, other: Data) -> bool:
+    scores = (one["score"], other["score"])
+    same_score = math.isclose(*scores, rel_tol=1e-6) if None not in scores else scores[0] == scores[1]
+    return same_score and all(one[key] == other[key] for key in ("bytes", "metric"))
+
+
+def front(rows: Sequence[Data]) -> list[bool | None]:
+    """Tell for each row whether it is on the Pareto front of latency, at the first shape, and the metric.
+
+    It is when no other row is at least as good in both and better in one. None: it has no latency or no metric.
+    """
+    found = [(one["latency"][0]["ratio"]["value"], -one["score"]) if _measured(one) else None for one in rows]
+    known = [one for one in found if one is not None]
+    return [None if me is None else not any(o != me and o[0] <= me[0] and o[1] <= me[1] for o in known) for me in found]
+
+
+def _measured(one: Data) -> bool:
+    return bool(one["latency"]) and one["score"] is not None
+
+
+def pareto_sections(report: Data) -> Iterator[Section]:
+    """Yield the table of a sweep."""
+    if "sweep" in report:
+        yield pareto_section(report)
+
+
+def pareto_section(report: Data) -> Section:
+    """Every model of a sweep in one table; a column appears when a row has its figure."""
+    rows = report["rows"]
+    columns = {title: [cell(one) for one in rows] for title, cell in _cells(rows).items()}
+    shown = {title: cells for title, cells in columns.items() if any(cells)}
+    lines = list(zip(*shown.values(), strict=True))
+    return Section(f"Family over {report['sweep']['path']}", tuple(shown), lines, tuple(_notes(rows)))
+
+
+def _cells(rows: Sequence[Data]) -> dict[str, Callable[[Data], str]]:
+    metrics = dict.fromkeys(one["metric"] for one in rows if one["metric"])
+    cells: dict[str, Callable[[Data], str]] = {
+        "model": lambda one: one["name"],
+        "MACs": lambda one: _number(one["encoder_macs"], ".4f"),
+        "parameters": lambda one: _number(one["parameters"], ".4f"),
+        "ONNX MB": lambda one: "" if one["bytes"] is None else f"{one['bytes'] / 1e6:.2f}",
+        " / ".join(metrics) or "metric": lambda one: _number(one["score"], ".4f"),
+        "change": _change,
+        "KL": lambda one: _number(one["kl"], ".3g"),
+        "agreement": lambda one: _number(one["agreement"], ".1%"),
+    }
+    shapes = dict.fromkeys((cell["batch"], cell["sequence"]) for one in rows for cell in one["latency"])
+    for batch, sequence in shapes:
+        cells[f"latency {batch} x {sequence}"] = _ratio_at(batch, sequence)
+    return {**cells, "gates": lambda one: one["verdict"] or "", "front": lambda one: FRONT[one["pareto"]]}
+
+
+def _number(value: float | None, form: str) -> str:
+    return "" if value is None else format(value, form)
+
+
+def _change(one: Data) -> str:
+    gap = one["difference"]
+    return f"{gap['value']:+.4f} [{gap['lower']:+.4f}, {gap['upper']:+.4f}]" if gap else ""
+
+
+def _ratio_at(batch: int, sequence: int) -> Callable[[Data], str]:
+    def cell(one: Data) -> str:
+        at = [each["ratio"] for each in one["latency"] if (each["batch"], each["sequence"]) == (batch, sequence)]
+        exact = bool(at) and at[0]["lower"] == at[0]["upper"]
+        return "" if not at else f"{at[0]['value']:.3f}" if exact else with_interval(at[0])
+
+    return cell
+
+
+def _notes(rows: Sequence[Data]) -> Iterator[str]:
+    timed = next((one for one in rows if _measured(one)), None)
+    if timed is None:
+        return
+    first = timed["latency"][0]
+    yield (
+        f"Latency: ratio to dense, {setting(first)}, each point timed in turns with dense in its own run; intervals as "
+        "in the points' reports"
+    )
+    yield (
+        f"Front: no other row is at least as good in {timed['metric']} and in latency at {first['batch']} x "
+        f"{first['sequence']}, and better in one; intervals are not counted"
+        if all(one["pareto"] is not None for one in rows if _measured(one))
+        else "No front: the points were not compared with one dense model on the same rows"
+    )
