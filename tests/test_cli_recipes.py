@@ -230,9 +230,9 @@ def test_an_error_becomes_a_message_and_its_exit_code(error: BaseException, code
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), MemoryError()])
-def test_only_an_interrupted_apply_is_said_to_resume(error: BaseException):
+def test_only_interrupted_runs_and_sweeps_are_said_to_resume(error: BaseException):
     said = {verb: CliRunner().invoke(raising(error), [verb]).stderr for verb in VERBS}
-    assert {verb for verb in VERBS if "the same command resumes" in said[verb]} == {"apply"}
+    assert {verb for verb in VERBS if "the same command resumes" in said[verb]} == {"apply", "sweep"}
 
 
 def test_what_a_plugin_raised_is_in_the_file_that_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -312,6 +312,7 @@ def test_a_broken_recipe_ends_with_2_and_no_traceback(toys: Path, name: str):
         (["check", "x.yaml"], 0, HEAVY),
         (["check", "broken.yaml"], 2, HEAVY),
         (["apply", "broken.yaml"], 2, HEAVY),
+        (["sweep", "x.yaml"], 2, HEAVY),
         (["plan", "x.yaml", "--json"], 0, HEAVY),
         (["components"], 0, HEAVY),
         (["plugins"], 0, HEAVY),

@@ -17,6 +17,9 @@ from typing import Any
 
 from compressor.verify.tables import Data, Section, setting, with_interval
 
+Cells = Mapping[str, Callable[[Data], str]]
+"""Columns: a title, and what stands below it in a model's row."""
+NAME: Cells = {"model": lambda one: str(one["name"])}
 FRONT = {True: "yes", False: "no", None: ""}
 VERDICTS = ("fail", "inconclusive", "pass")
 """From the worst to the best."""
@@ -107,36 +110,52 @@ def _measured(one: Data) -> bool:
 
 
 def pareto_sections(report: Data) -> Iterator[Section]:
-    """Yield the table of a sweep."""
-    if "sweep" in report:
-        yield pareto_section(report)
+    """Yield the table of a sweep in parts that fit a narrow screen."""
+    if "sweep" not in report:
+        return
+    rows = report["rows"]
+    size, quality, latency, verdict = _cells(rows)
+    parts = {"size and front": {**size, **verdict}, "quality": quality, "latency, ratio to dense": latency}
+    path, notes = report["sweep"]["path"], _notes(rows)
+    for name, cells in parts.items():
+        columns, lines = _filled({**NAME, **cells}, rows)
+        if len(columns) > 1:
+            yield Section(f"Family over {path}: {name}", columns, lines, notes.get(name, ()))
 
 
 def pareto_section(report: Data) -> Section:
-    """Every model of a sweep in one table; a column appears when a row has its figure."""
+    """Return every model of a sweep in one table; a column appears when a row has its figure."""
     rows = report["rows"]
-    columns = {title: [cell(one) for one in rows] for title, cell in _cells(rows).items()}
-    shown = {title: cells for title, cells in columns.items() if any(cells)}
-    lines = list(zip(*shown.values(), strict=True))
-    return Section(f"Family over {report['sweep']['path']}", tuple(shown), lines, tuple(_notes(rows)))
+    columns, lines = _filled({key: cell for part in (NAME, *_cells(rows)) for key, cell in part.items()}, rows)
+    notes = tuple(note for part in _notes(rows).values() for note in part)
+    return Section(f"Family over {report['sweep']['path']}", columns, lines, notes)
 
 
-def _cells(rows: Sequence[Data]) -> dict[str, Callable[[Data], str]]:
+def _filled(cells: Cells, rows: Sequence[Data]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Return the columns that have a figure, and the rows of words below them."""
+    columns = {title: [cell(one) for one in rows] for title, cell in cells.items()}
+    shown = {title: words for title, words in columns.items() if any(words)}
+    return tuple(shown), list(zip(*shown.values(), strict=True))
+
+
+def _cells(rows: Sequence[Data]) -> tuple[Cells, Cells, Cells, Cells]:
+    """Return the columns of size, quality, latency and verdict."""
     metrics = dict.fromkeys(one["metric"] for one in rows if one["metric"])
-    cells: dict[str, Callable[[Data], str]] = {
-        "model": lambda one: one["name"],
+    size: Cells = {
         "MACs": lambda one: _number(one["encoder_macs"], ".4f"),
         "parameters": lambda one: _number(one["parameters"], ".4f"),
         "ONNX MB": lambda one: "" if one["bytes"] is None else f"{one['bytes'] / 1e6:.2f}",
+    }
+    quality: Cells = {
         " / ".join(metrics) or "metric": lambda one: _number(one["score"], ".4f"),
         "change": _change,
         "KL": lambda one: _number(one["kl"], ".3g"),
         "agreement": lambda one: _number(one["agreement"], ".1%"),
     }
-    shapes = dict.fromkeys((cell["batch"], cell["sequence"]) for one in rows for cell in one["latency"])
-    for batch, sequence in shapes:
-        cells[f"latency {batch} x {sequence}"] = _ratio_at(batch, sequence)
-    return {**cells, "gates": lambda one: one["verdict"] or "", "front": lambda one: FRONT[one["pareto"]]}
+    shapes = dict.fromkeys((each["batch"], each["sequence"]) for one in rows for each in one["latency"])
+    latency = {f"latency {batch} x {sequence}": _ratio_at(batch, sequence) for batch, sequence in shapes}
+    verdict: Cells = {"gates": lambda one: one["verdict"] or "", "front": lambda one: FRONT[one["pareto"]]}
+    return size, quality, latency, verdict
 
 
 def _number(value: float | None, form: str) -> str:
@@ -157,18 +176,18 @@ def _ratio_at(batch: int, sequence: int) -> Callable[[Data], str]:
     return cell
 
 
-def _notes(rows: Sequence[Data]) -> Iterator[str]:
+def _notes(rows: Sequence[Data]) -> dict[str, tuple[str, ...]]:
+    """Return remarks below the parts of the table, by part."""
     timed = next((one for one in rows if _measured(one)), None)
     if timed is None:
-        return
+        return {}
     first = timed["latency"][0]
-    yield (
-        f"Latency: ratio to dense, {setting(first)}, each point timed in turns with dense in its own run; intervals as "
-        "in the points' reports"
+    marked = all(one["pareto"] is not None for one in rows if _measured(one))
+    place = f"{first['batch']} x {first['sequence']}"
+    front = (
+        f"Front: no other row is at least as good in {timed['metric']} and in latency at {place}, and better in one; "
+        "intervals are not counted"
     )
-    yield (
-        f"Front: no other row is at least as good in {timed['metric']} and in latency at {first['batch']} x "
-        f"{first['sequence']}, and better in one; intervals are not counted"
-        if all(one["pareto"] is not None for one in rows if _measured(one))
-        else "No front: the points were not compared with one dense model on the same rows"
-    )
+    none = "No front: the points were not compared with one dense model on the same rows"
+    clock = f"Latency: ratio to dense, {setting(first)}, every point timed in turns with dense in its own run"
+    return {"size and front": (front if marked else none,), "latency, ratio to dense": (clock,)}

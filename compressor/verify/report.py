@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from compressor.verify.inspection import inspection_sections
-from compressor.verify.pareto import pareto_sections
+from compressor.verify.pareto import pareto_section, pareto_sections
 from compressor.verify.profile_tables import profile_sections
 from compressor.verify.tables import Data, Section, environment_line, sections
 
@@ -125,7 +125,7 @@ def sweep_card(report: Data) -> str:
         "",
         f"{_shown(sweep['model'])}, compressed with compressor-onnx for the task `{sweep['task']}`, once per value.",
         "",
-        *(line for section in pareto_sections(report) for line in _markdown(section)),
+        *_markdown(pareto_section(report)),
         "Each point has a directory of its name, as `compress apply` writes it; `sweep.json` has every figure above.",
     ]
     if report.get("environment"):

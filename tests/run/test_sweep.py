@@ -1,0 +1,296 @@
+"""Sweeps of toy models: every point is what apply writes, and what is pruned once stays pruned."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+
+from compressor.errors import InputError, PluginError
+from compressor.model.masks import Masks
+from compressor.plugin import Pruned, PruningMethod, Registry, Target, hookimpl
+from compressor.recipe.loader import load_recipe
+from compressor.recipe.plan import compile_plan
+from compressor.recipe.sweep import compile_sweep
+from compressor.run.pipeline import Conditions, Finished, run
+from compressor.run.sweep import run_sweep
+from compressor.testing import tiny_checkpoint
+from tests.run.test_pipeline import files, with_plugin
+from tests.toys import toy_recipe
+
+MACS = "steps.0.prune.target.macs"
+CPU = torch.device("cpu")
+
+
+def fractions(session: Any, target: Target) -> Masks:
+    """Return masks that keep the first units of every sublayer."""
+    kept = target.macs or 1.0
+    return Masks({group.name: torch.arange(group.units) < int(kept * group.units) for group in session.groups})
+
+
+class Together(PruningMethod):
+    """Prunes for all targets in one call, which the tests count."""
+
+    name = "together"
+    calls: ClassVar[list[list[float | None]]] = []
+    target: Target
+
+    def prune(self, session: Any) -> Pruned:
+        Together.calls.append([self.target.macs])
+        return Pruned(fractions(session, self.target), metrics={"asked": self.target.macs})
+
+    def prune_all(self, session: Any, targets: Sequence[Target]) -> Iterator[Pruned]:
+        Together.calls.append([target.macs for target in targets])
+        for target in targets:
+            if target.macs == STOP["at"]:
+                raise STOP["with"]
+            yield Pruned(fractions(session, target), metrics={"asked": target.macs})
+
+
+STOP: dict[str, Any] = {}
+"""Where the method above stops, and with what."""
+
+
+class Drawn(PruningMethod):
+    """Keeps units by torch's own random numbers."""
+
+    name = "drawn"
+    target: Target
+
+    def prune(self, session: Any) -> Pruned:
+        (session.run_dir / "latency").mkdir(parents=True, exist_ok=True)
+        (session.run_dir / "latency" / "table.json").write_text("{}")
+        keep = {group.name: torch.rand(group.units) < (self.target.macs or 1.0) for group in session.groups}
+        weights = {
+            name: torch.rand_like(weight) for name, weight in session.model.named_parameters() if "query" in name
+        }
+        return Pruned(Masks(keep), weights=weights)
+
+
+class Few(Together):
+    """Gives one result, whatever it is asked for."""
+
+    name = "few"
+
+    def prune_all(self, session: Any, targets: Sequence[Target]) -> Iterator[Pruned]:
+        yield Pruned(fractions(session, targets[0]))
+
+
+class Stopping:
+    """A plugin that provides the methods, and stops the run before the step of the given number."""
+
+    def __init__(self, at: int = 0) -> None:
+        self.at = at
+        self.steps: list[str] = []
+
+    @hookimpl
+    def compressor_components(self) -> Any:
+        return [Together, Drawn, Few]
+
+    @hookimpl(wrapper=True)
+    def compressor_run_step(self, step: Any) -> Any:
+        self.steps.append(step.verb)
+        if len(self.steps) == self.at:
+            raise KeyboardInterrupt
+        return (yield)
+
+
+@pytest.fixture(autouse=True)
+def _none_counted() -> None:
+    Together.calls.clear()
+    STOP.update({"at": None, "with": None})
+
+
+def swept(recipe: Path, out: Path, *over: str, plugin: Any = None, **options: Any) -> Finished:
+    registry = with_plugin(plugin or Stopping())
+    said = options.pop("said", [])
+    plan = compile_sweep(load_recipe(recipe), registry, over=over)
+    return run_sweep(plan, out, Conditions(registry, CPU, said.append), **options)
+
+
+def applied(recipe: Path, out: Path, *overrides: str) -> Path:
+    registry = with_plugin(Stopping())
+    plan = compile_plan(load_recipe(recipe, overrides=overrides), registry)
+    return run(plan, out, Conditions(registry, CPU)).directory
+
+
+def pruning(directory: Path, method: str = "together", **changes: Any) -> Path:
+    """Write a recipe that only prunes, for three targets."""
+    steps = [{"prune": {"method": method, "target": {"macs": [0.75, 0.5, 0.25]}}}]
+    return toy_recipe(directory, **{"steps": steps, **changes})
+
+
+def test_every_point_is_what_apply_writes(tmp_path: Path):
+    recipe = toy_recipe(tmp_path)
+    said: list[str] = []
+    result = swept(recipe, tmp_path / "family", f"{MACS}=0.6,0.3", said=said)
+    alone = applied(recipe, tmp_path / "alone", f"{MACS}=0.3")
+    point, expected = (files(directory) for directory in (tmp_path / "family" / "macs-0.3", alone))
+    assert point.keys() == expected.keys()
+    measured = {"README.md", "report.json", "recipe.lock.yaml", "logs/run.log"}
+    for name in point.keys() - measured:
+        if not name.endswith("stage.json"):
+            assert point[name] == expected[name], name
+    one, other = (yaml.safe_load(every["recipe.lock.yaml"]) for every in (point, expected))
+    assert {key: one[key] for key in one if key != "environment"} == {
+        key: other[key] for key in other if key != "environment"
+    }
+    found, report = (json.loads(every["report.json"]) for every in (point, expected))
+    for part in ("recipe", "model", "quality", "gates", "lints"):
+        assert found[part] == report[part]
+    pruned, metrics = ({**each["steps"][0]["metrics"], "seconds": None} for each in (found, report))
+    assert pruned == {**metrics, "shared_with": ["macs-0.6"]}
+    assert [line for line in said if line.startswith("point")] == [
+        f"point 1 of 2: {MACS} = 0.6",
+        f"point 2 of 2: {MACS} = 0.3",
+    ]
+    assert {path.name for path in (tmp_path / "family").iterdir()} == {
+        "macs-0.6",
+        "macs-0.3",
+        "sweep.json",
+        "README.md",
+        "logs",
+    }
+    assert not list(tmp_path.glob("family.*"))
+    assert not result.passed, "the gate macs: 0.5 fails at 0.6"
+    written = json.loads((tmp_path / "family" / "sweep.json").read_text())
+    assert written == result.report
+    assert [one["name"] for one in written["rows"]] == ["dense", "macs-0.6", "macs-0.3"]
+    assert [one["verdict"] for one in written["rows"]] == [None, "fail", "pass"]
+    assert "| macs-0.3 |" in (tmp_path / "family" / "README.md").read_text()
+
+
+def test_members_of_a_random_method_are_what_each_target_alone_gives(tmp_path: Path):
+    recipe = pruning(tmp_path, "drawn")
+    swept(recipe, tmp_path / "family")
+    for macs in ("0.75", "0.5", "0.25"):
+        point = files(tmp_path / "family" / f"macs-{macs}")
+        alone = files(applied(recipe, tmp_path / macs, f"{MACS}={macs}"))
+        assert point.keys() == alone.keys()
+        assert "latency/table.json" in point
+        for name in ("model.safetensors", "config.json", "stages/01-prune/masks.safetensors"):
+            assert point[name] == alone[name], (macs, name)
+
+
+def test_a_method_that_shares_is_called_once_for_all_targets(tmp_path: Path):
+    result = swept(pruning(tmp_path), tmp_path / "family")
+    assert Together.calls == [[0.75, 0.5, 0.25]]
+    assert [one["name"] for one in result.report["rows"]] == ["dense", "macs-0.75", "macs-0.5", "macs-0.25"]
+    report = json.loads((tmp_path / "family" / "macs-0.5" / "report.json").read_text())
+    metrics = report["steps"][0]["metrics"]
+    assert (metrics["asked"], metrics["shared_with"]) == (0.5, ["macs-0.75", "macs-0.25"])
+    masks = load_file(tmp_path / "family" / "macs-0.5" / "stages" / "01-prune" / "masks.safetensors")
+    assert {int(mask.sum()) * 2 == len(mask) for mask in masks.values()} == {True}
+
+
+def test_a_sweep_killed_in_its_second_point_resumes_without_pruning_again(tmp_path: Path):
+    recipe = pruning(tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        swept(recipe, tmp_path / "family", plugin=Stopping(at=2))
+    assert not (tmp_path / "family").exists()
+    said: list[str] = []
+    second = Stopping()
+    swept(recipe, tmp_path / "family", plugin=second, said=said)
+    assert Together.calls == [[0.75, 0.5, 0.25]]
+    assert second.steps == ["prune", "prune"]
+    assert [line for line in said if line.startswith("point")] == [
+        f"point 1 of 3: {MACS} = 0.75 was finished before",
+        f"point 2 of 3: {MACS} = 0.5",
+        f"point 3 of 3: {MACS} = 0.25",
+    ]
+    assert not list(tmp_path.glob("family.*"))
+
+
+def test_a_sweep_killed_while_it_prunes_asks_for_what_is_missing(tmp_path: Path):
+    recipe = pruning(tmp_path)
+    STOP.update({"at": 0.25, "with": KeyboardInterrupt()})
+    with pytest.raises(KeyboardInterrupt):
+        swept(recipe, tmp_path / "family")
+    STOP["at"] = None
+    swept(recipe, tmp_path / "family")
+    assert Together.calls == [[0.75, 0.5, 0.25], [0.25]]
+
+
+def test_a_damaged_member_is_pruned_again(tmp_path: Path):
+    recipe = pruning(tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        swept(recipe, tmp_path / "family", plugin=Stopping(at=1))
+    (work,) = tmp_path.glob("family.partial-*")
+    (work / "shared" / "macs-0.5" / "weights.safetensors").write_bytes(b"power was lost")
+    swept(recipe, tmp_path / "family")
+    assert Together.calls == [[0.75, 0.5, 0.25], [0.5]]
+
+
+def test_other_weights_undo_kept_members_and_finished_points(tmp_path: Path):
+    recipe = pruning(tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        swept(recipe, tmp_path / "family", plugin=Stopping(at=2))
+    tiny_checkpoint(tmp_path / "checkpoint", seed=1)
+    said: list[str] = []
+    swept(recipe, tmp_path / "family", said=said)
+    assert Together.calls == [[0.75, 0.5, 0.25]] * 2
+    assert "macs-0.75 was finished before, with other inputs, and is done again" in said
+    alone = applied(recipe, tmp_path / "alone", f"{MACS}=0.75")
+    assert files(tmp_path / "family" / "macs-0.75")["model.safetensors"] == files(alone)["model.safetensors"]
+
+
+def test_a_target_that_cannot_be_met_stops_the_sweep_and_keeps_what_is_done(tmp_path: Path):
+    recipe = pruning(tmp_path)
+    STOP.update({"at": 0.25, "with": InputError("out of reach")})
+    with pytest.raises(InputError, match="out of reach"):
+        swept(recipe, tmp_path / "family")
+    (work,) = tmp_path.glob("family.partial-*")
+    assert {path.name for path in (work / "shared").glob("macs-*")} == {"macs-0.75", "macs-0.5"}
+    STOP["at"] = 0.75
+    with pytest.raises(InputError, match="out of reach"):
+        swept(recipe, tmp_path / "family", fresh=True)
+    assert not list(tmp_path.glob("family*")), "refused before anything was done: nothing is left behind"
+
+
+def test_a_method_that_gives_too_few_results_is_named(tmp_path: Path):
+    with pytest.raises(PluginError, match=r"method 'few'.*: prune_all yielded 1 of 3 results"):
+        swept(pruning(tmp_path, "few"), tmp_path / "family")
+
+
+def test_a_sweep_over_something_else_prunes_point_by_point_and_resumes(tmp_path: Path):
+    recipe = pruning(tmp_path, steps=[{"prune": {"method": "together", "target": {"macs": 0.5}}}])
+    with pytest.raises(KeyboardInterrupt):
+        swept(recipe, tmp_path / "family", "seed=0,1", plugin=Stopping(at=2))
+    second = Stopping()
+    swept(recipe, tmp_path / "family", "seed=0,1", plugin=second)
+    assert Together.calls == [[0.5], [0.5]], "prune, one target at a time"
+    assert second.steps == ["prune"]
+    report = json.loads((tmp_path / "family" / "seed-1" / "report.json").read_text())
+    assert report["recipe"]["seed"] == 1
+    assert "shared_with" not in report["steps"][0]["metrics"]
+
+
+def test_a_target_of_a_later_step_is_swept_point_by_point(tmp_path: Path):
+    steps = [{"prune": {"method": "together", "target": {"macs": macs}}} for macs in (0.75, [0.5, 0.25])]
+    swept(toy_recipe(tmp_path, steps=steps), tmp_path / "family")
+    assert Together.calls == [[0.75], [0.5], [0.75], [0.25]]
+
+
+def test_nothing_is_overwritten_and_fresh_replaces_only_sweeps(tmp_path: Path):
+    recipe = pruning(tmp_path)
+    out = tmp_path / "family"
+    swept(recipe, out)
+    (out / "note.txt").write_text("of the user")
+    with pytest.raises(InputError, match="exists already; nothing is overwritten"):
+        swept(recipe, out)
+    with pytest.raises(InputError, match=r"has no sweep\.json; --fresh replaces only what compress sweep wrote"):
+        swept(recipe, tmp_path / "checkpoint", fresh=True)
+    registry = Registry.load()
+    plan = compile_plan(load_recipe(recipe, overrides=[f"{MACS}=0.5", "steps.0.prune.method=fisher"]), registry)
+    with pytest.raises(InputError, match="--fresh replaces only what compress apply wrote"):
+        run(plan, out, Conditions(registry, CPU), fresh=True)
+    assert (out / "note.txt").exists()
+    swept(recipe, out, fresh=True)
+    assert not (out / "note.txt").exists()
+    assert len(Together.calls) == 2

@@ -1,0 +1,130 @@
+"""The table of a sweep: what is on the front, and what is shown of what was measured."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from compressor.verify.pareto import family, front, pareto_section, row
+from compressor.verify.report import render, sweep_card
+from tests.verify.test_report import latency, spread
+
+
+def model(score: float | None, ratio: float | None) -> dict[str, Any]:
+    return {"score": score, "latency": [] if ratio is None else [{"ratio": {"value": ratio}}]}
+
+
+@pytest.mark.parametrize(
+    ("models", "marks"),
+    [
+        ([(0.9, 1.0), (0.8, 0.5)], [True, True]),
+        ([(0.9, 1.0), (0.9, 0.5)], [False, True]),
+        ([(0.9, 1.0), (0.91, 0.8), (0.85, 0.6), (0.84, 0.7), (0.5, 0.3)], [False, True, True, False, True]),
+        ([(0.9, 1.0), (0.8, 1.0)], [True, False]),
+        ([(0.9, 0.5), (0.9, 0.5)], [True, True]),
+        ([(0.9, 1.0), (None, 0.5), (0.8, None)], [True, None, None]),
+    ],
+)
+def test_the_front_is_what_nothing_else_dominates(models: list[tuple[Any, Any]], marks: list[bool | None]):
+    assert front([model(*one) for one in models]) == marks
+
+
+def report(kept: float, accuracy: float, ratio: float, *, dense: float = 0.8775) -> dict[str, Any]:
+    other = {**latency("compressed", ratio), "sequence": 8}
+    return {
+        "model": {
+            "parameters": {"dense": 1000, "compressed": 1000 * kept},
+            "encoder_macs": {"dense": 2000.0, "compressed": 2000.0 * kept, "sequence": 12.5},
+            "bytes": {"dense": 4_000_000, "compressed": 4_000_000 * kept},
+        },
+        "quality": {
+            "metric": "accuracy",
+            "dense": {"accuracy": dense, "f1": 0.1},
+            "compressed": {"accuracy": accuracy, "f1": 0.2},
+            "difference": spread(accuracy - dense, 0.01),
+            "churn": 0.25,
+            "kl": 0.0123,
+        },
+        "latency": [
+            latency("dense", 1.0),
+            latency("compressed", ratio),
+            {**latency("dense", 1.0), "sequence": 8},
+            other,
+            {**latency("compressed", 9.0), "threads": 2},
+            {**latency("compressed", 9.0), "slow_fusion": True},
+        ],
+        "gates": [{"verdict": "pass"}, {"verdict": "inconclusive"}],
+        "environment": {},
+        "passed": True,
+    }
+
+
+POINTS = {"macs-0.8": (0.8, report(0.8, 0.88, 0.85)), "macs-0.4": (0.4, report(0.4, 0.85, 0.45))}
+
+
+def sweep(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    asked = {"name": "toy", "path": "steps.0.prune.target.macs", "model": "owner/model", "task": "glue"}
+    return {"sweep": asked, "rows": rows, "passed": True}
+
+
+def test_dense_comes_first_then_baselines_then_the_points_in_order():
+    int8 = row("int8", report(1.0, 0.87, 0.6))
+    rows = family(POINTS, [int8])
+    assert [(one["name"], one["value"], one["pareto"]) for one in rows] == [
+        ("dense", None, False),
+        ("int8", None, True),
+        ("macs-0.8", 0.8, True),
+        ("macs-0.4", 0.4, True),
+    ]
+    dense, point = rows[0], rows[3]
+    assert (dense["encoder_macs"], dense["score"], dense["difference"]) == (1.0, 0.8775, None)
+    assert (point["encoder_macs"], point["bytes"], point["agreement"]) == (0.4, 1_600_000, 0.75)
+    assert [each["ratio"]["value"] for each in point["latency"]] == [0.45, 0.45]
+    assert point["verdict"] == "inconclusive"
+
+
+def test_a_baseline_that_is_faster_and_better_takes_a_point_off_the_front():
+    rows = family(POINTS, [row("int8", report(1.0, 0.86, 0.4))])
+    assert [one["pareto"] for one in rows] == [False, True, True, False]
+
+
+def test_points_that_were_not_compared_with_one_dense_model_have_no_front():
+    points = {"seed-0": (0, report(0.8, 0.88, 0.85)), "seed-1": (1, report(0.8, 0.88, 0.85, dense=0.8))}
+    rows = family(points)
+    assert [one["name"] for one in rows] == ["dense", "dense of seed-1", "seed-0", "seed-1"]
+    assert {one["pareto"] for one in rows} == {None}
+    assert "No front: the points were not compared with one dense model" in sweep_card(sweep(rows))
+
+
+def test_the_card_has_one_table_of_everything():
+    lines = sweep_card(sweep(family(POINTS))).splitlines()
+    assert lines[0] == "# toy: a family over `steps.0.prune.target.macs`"
+    assert (
+        "| model | MACs | parameters | ONNX MB | accuracy | change | KL | agreement | latency 1 x 128 | latency 1 x 8 "
+        "| gates | front |"
+    ) in lines
+    assert (
+        "| macs-0.4 | 0.4000 | 0.4000 | 1.60 | 0.8500 | -0.0275 [-0.0375, -0.0175] | 0.0123 | 75.0% "
+        "| 0.450 [0.440, 0.460] | 0.450 [0.440, 0.460] | inconclusive | yes |"
+    ) in lines
+    assert any("at least as good in accuracy and in latency at 1 x 128" in line for line in lines)
+
+
+def test_the_screen_has_it_in_parts_that_fit():
+    screen = io.StringIO()
+    render(sweep(family(POINTS)), Console(file=screen, width=80))
+    lines = screen.getvalue().splitlines()
+    assert max(len(line) for line in lines) <= 80
+    for name in ("size and front", "quality", "latency, ratio to dense"):
+        assert f"Family over steps.0.prune.target.macs: {name}" in lines
+
+
+def test_without_a_verify_step_sizes_are_left():
+    sizes = {"model": {key: report(0.5, 0, 1)["model"][key] for key in ("parameters", "encoder_macs")}}
+    found = pareto_section(sweep(family({"macs-0.5": (0.5, sizes)})))
+    assert found.columns == ("model", "MACs", "parameters")
+    assert found.rows == [("dense", "1.0000", "1.0000"), ("macs-0.5", "0.5000", "0.5000")]
+    assert found.notes == ()
