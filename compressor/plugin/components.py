@@ -76,7 +76,7 @@ class PruningMethod(Component):
         is then kept, and equals what ``prune`` with that target alone gives: torch's seed is set anew before each.
 
         Args:
-            session: of the first target's plan; plans differ in nothing else.
+            session: of the sweep's first point, whose plan differs from the others' in the target alone.
             targets: in the recipe's order; of a resumed sweep, those that are missing.
         """
         given = {name: getattr(self, name) for name in self.model_fields_set}
