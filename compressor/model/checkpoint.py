@@ -2,7 +2,7 @@
 
 A pruned model is a plain ``config.json`` (with ``pruned_shapes``, see ``shapes.py``) and ``model.safetensors``. Plain
 ``from_pretrained`` refuses such a directory, which is right; ``ignore_mismatched_sizes`` would silently load random
-layers, hence it is never used here.
+layers, hence it is never used here. A model that lost whole layers only is a plain checkpoint to everybody.
 """
 
 from __future__ import annotations
@@ -191,6 +191,7 @@ def _shaped(model_class: Any, family: Family) -> Any:
     def build(self: Any, config: Any, *args: Any, **kwargs: Any) -> None:
         model_class.__init__(self, config, *args, **kwargs)
         groups = family.groups(self)
+        shapes.layer_ids(config, groups)  # refuses what does not fit
         kept = shapes.counts(config, groups)
         if kept:
             surgery.apply_shapes(self, groups, kept)

@@ -1,19 +1,22 @@
-"""The field ``pruned_shapes`` of ``config.json``: what each layer kept, in units of the dense model.
+"""The fields ``pruned_shapes`` and ``kept_layers`` of ``config.json``: what is left of the dense model.
 
 HF configs hold one head count and one FFN size for all layers, so a pruned model needs a field of its own:
 ``{"kept_heads": [[ids], ...], "kept_ffn_neurons": [[ids], ...], "heads": [counts], "ffn_neurons": [counts]}``, one
-entry per layer. (It is not called ``pruned_heads``: transformers 4.57 interprets that key.)
+entry per layer that is left. (It is not called ``pruned_heads``: transformers 4.57 interprets that key.) A model
+that lost whole layers says in ``num_hidden_layers`` how many it has, and in ``kept_layers`` which of the dense model's
+they are, e.g. ``[0, 1, 3, 5]``; transformers needs the first only.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from compressor.errors import InputError
 from compressor.model.groups import PrunableGroup
 
 FIELD = "pruned_shapes"
+LAYERS = "kept_layers"
 
 
 def record(config: Any, groups: Sequence[PrunableGroup], kept: Mapping[str, Sequence[int]]) -> None:
@@ -38,18 +41,57 @@ def record(config: Any, groups: Sequence[PrunableGroup], kept: Mapping[str, Sequ
         setattr(config, FIELD, shapes)
 
 
-def kept_ids(config: Any, groups: Sequence[PrunableGroup]) -> dict[str, list[int]]:
-    """Return, per group name, the ids in the dense model of the units that a model with this config has.
+def record_layers(config: Any, groups: Sequence[PrunableGroup], dropped: Collection[int]) -> None:
+    """Write into a config which layers stay, composing with earlier drops: ids always mean layers of the dense model.
 
     Args:
-        config: of any model.
-        groups: of the model that was never pruned further; where the config says nothing, all their units.
+        config: of the model that the groups describe, changed in place.
+        groups: of the model before the drop.
+        dropped: numbers of layers *of that model*.
     """
-    shapes = getattr(config, FIELD, None)
-    return {
-        group.name: list(shapes[f"kept_{group.kind}"][group.index]) if shapes else list(range(group.units))
-        for group in groups
-    }
+    left = [layer for number, layer in enumerate(layer_ids(config, groups)) if number not in dropped]
+    setattr(config, LAYERS, left)
+    config.num_hidden_layers = len(left)
+
+
+def layer_ids(config: Any, groups: Sequence[PrunableGroup]) -> list[int]:
+    """Return, bottom to top, which layers of the dense model the layers of a model are.
+
+    Args:
+        config: of the model.
+        groups: of the model.
+
+    Raises:
+        InputError: the field does not fit the model.
+    """
+    count = 1 + max((group.index for group in groups), default=-1)
+    ids = getattr(config, LAYERS, None)
+    if ids is None:
+        return list(range(count))
+    numbers = isinstance(ids, list) and all(type(layer) is int and layer >= 0 for layer in ids)
+    if not numbers or sorted(set(ids)) != ids or len(ids) != count:
+        raise InputError(
+            f"config.json: {LAYERS}: expected {count} ascending layer numbers, one per layer of the model, got {ids!r}",
+            hint="the file was changed by hand; take the one the run wrote",
+        )
+    return list(ids)
+
+
+def kept_ids(config: Any, groups: Sequence[PrunableGroup], layers: Sequence[int]) -> dict[str, list[int]]:
+    """Return, per group name of an earlier model, the ids in the dense model of the units that a later one has.
+
+    Args:
+        config: of the later model, or of the earlier one itself.
+        groups: of the earlier model; where the config says nothing, all their units.
+        layers: ``layer_ids`` of the earlier model. The units of those that the later one has not are gone.
+    """
+    shapes, left = getattr(config, FIELD, None), getattr(config, LAYERS, None) or list(layers)
+    result: dict[str, list[int]] = {}
+    for group in groups:
+        layer = layers[group.index]
+        whole = list(range(group.units)) if layer in left else []
+        result[group.name] = list(shapes[f"kept_{group.kind}"][left.index(layer)]) if shapes and whole else whole
+    return result
 
 
 def counts(config: Any, groups: Sequence[PrunableGroup]) -> dict[str, int]:

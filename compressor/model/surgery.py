@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, Protocol
 
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from compressor.errors import CompressorError, did_you_mean
-from compressor.model import shapes
+from compressor.model import depth, shapes
 from compressor.model.groups import ParamSlice, PrunableGroup
 from compressor.model.masks import Masks
 
@@ -113,28 +113,41 @@ def _multiply_by(gate: Tensor) -> Callable[[nn.Module, tuple[Any, ...]], tuple[A
     return hook
 
 
-def shrink(model: nn.Module, family: Family, masks: Masks, weights: Mapping[str, Tensor] | None = None) -> nn.Module:
-    """Return a smaller copy of a model, with the masked units physically gone; the model itself stays as it is.
+def shrink(
+    model: nn.Module,
+    family: Family,
+    masks: Masks,
+    weights: Mapping[str, Tensor] | None = None,
+    *,
+    dropped_layers: Collection[int] = (),
+) -> nn.Module:
+    """Return a smaller copy of a model: masked units and dropped layers physically gone; the model stays as it is.
 
     The copy has the model's class, device, dtype and ``requires_grad`` flags, is in eval mode, and says in
-    ``config.pruned_shapes`` which units of the dense model it kept.
+    ``config.pruned_shapes`` and ``config.kept_layers`` which units and layers of the dense model it kept.
 
     Args:
         model: dense, or pruned before.
         family: the table of the model's architecture.
         masks: per group name, shape (units,), ``True`` = keep; groups left out keep everything.
         weights: replacements for parameters of ``model``, by name and in full shape, copied in before the removal.
+        dropped_layers: numbers of whole layers of ``model`` that go, whatever the masks say of them.
 
     Raises:
-        CompressorError: a mask or a weight does not fit the model.
+        CompressorError: a mask or a weight does not fit the model, or no layer would be left.
     """
     groups = family.groups(model)
     _check_masks(groups, masks.keep)
+    depth.check(groups, dropped_layers)
     result = copy.deepcopy(model)
     _copy_weights(result, weights or {})
+    stay = [group for group in groups if group.index not in dropped_layers]
     kept = {name: mask.nonzero().flatten().tolist() for name, mask in masks.keep.items()}
-    _reshape(result, groups, kept)
-    shapes.record(result.config, groups, kept)
+    _reshape(result, stay, kept)
+    shapes.record(result.config, stay, kept)
+    if dropped_layers:
+        depth.drop(result, groups, dropped_layers)
+        shapes.record_layers(result.config, groups, dropped_layers)
     family.after_shrink(result)
     return result.eval()
 

@@ -53,11 +53,14 @@ class Pruned:
         weights: replacements for parameters of the *unpruned* model, by parameter name and with its shape.
             They are copied in before the masked units are removed.
         metrics: figures worth reporting, e.g. ``{"macs_kept": 0.5997}``.
+        dropped_layers: numbers of layers of the *unpruned* model, from 0 at the bottom, that go as a whole: attention,
+            FFN, residuals and LayerNorms.
     """
 
     masks: Masks
     weights: Mapping[str, Tensor] = field(default_factory=dict)
     metrics: Mapping[str, Any] = field(default_factory=dict)
+    dropped_layers: tuple[int, ...] = ()
 
 
 class PruningMethod(Component):

@@ -6,7 +6,7 @@ any layer runs alone, on any hidden states. Works for layers that return a tenso
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
@@ -135,7 +135,7 @@ def replay_until(model: nn.Module, group: PrunableGroup, call: LayerCall, hidden
 
 
 class _Skipped(nn.Module):
-    """Stands in for a layer that was run before: gives the hidden states it is shown.
+    """Stands in for a layer that is not to be run: gives the hidden states it is shown.
 
     Shape:
         Input: (B, T, D) and whatever else the layer is called with. Output: the same, as the layer gives it.
@@ -150,10 +150,29 @@ class _Skipped(nn.Module):
 
 
 @contextmanager
+def without(model: nn.Module, calls: Mapping[str, LayerCall], layers: Iterable[str]) -> Iterator[None]:
+    """Let layers pass on what they read, inside a ``with`` block, without being computed.
+
+    Args:
+        model: the recorded one, or a pruned copy of it.
+        calls: what ``record`` noted.
+        layers: dotted names. Their modules are put back afterwards.
+    """
+    originals = {name: model.get_submodule(name) for name in layers}
+    try:
+        for name in originals:
+            model.set_submodule(name, _Skipped(calls[name]))
+        yield
+    finally:
+        for name, module in originals.items():
+            model.set_submodule(name, module)
+
+
+@contextmanager
 def resumed(model: nn.Module, calls: Mapping[str, LayerCall], layer: str, hidden: Tensor) -> Iterator[None]:
     """Let the model's forward start, inside a ``with`` block, at one layer from given hidden states.
 
-    The layers below are not computed; embeddings are looked up and lost. Their modules are put back afterwards.
+    The layers below are not computed; embeddings are looked up and lost.
 
     Args:
         model: the recorded one, or a pruned copy of it.
@@ -162,20 +181,12 @@ def resumed(model: nn.Module, calls: Mapping[str, LayerCall], layer: str, hidden
         hidden: what that layer reads, shape (B, T, D).
     """
     below = list(calls)[: list(calls).index(layer)]
-    originals = {name: model.get_submodule(name) for name in below}
 
     def inject(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
         return (hidden, *args[1:])
 
-    hook = model.get_submodule(layer).register_forward_pre_hook(inject)
-    try:
-        for name in below:
-            model.set_submodule(name, _Skipped(calls[name]))
+    with without(model, calls, below), model.get_submodule(layer).register_forward_pre_hook(inject):
         yield
-    finally:
-        hook.remove()
-        for name, module in originals.items():
-            model.set_submodule(name, module)
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from compressor.errors import InputError
-from compressor.model import checkpoint
+from compressor.model import checkpoint, shapes
 from compressor.model.artifact import initializer_elements, read_onnx
 from compressor.model.costs import encoder_macs, parameters
 from compressor.plugin.components import ModelFamily
@@ -54,6 +54,7 @@ def inspect_checkpoint(path: Path, by_type: Mapping[str, ModelFamily], *, sequen
         "parameters": parameters(model),
         "encoder_macs": {"macs": encoder_macs(model, groups, sequence), "sequence": sequence},
         "layers": [{"layer": index, **units} for index, units in sorted(layers.items())],
+        "kept_layers": shapes.layer_ids(model.config, groups),
     }
 
 

@@ -19,7 +19,7 @@ from compressor.model.checkpoint import head_of
 from compressor.model.latency_table import LatencyTable, Workload
 from compressor.model.outputs import OUTPUT_NAMES, accepted_inputs
 from compressor.model.runtime import SessionOptions, installed_flavours, require_provider
-from compressor.model.shapes import FIELD
+from compressor.model.shapes import FIELD, LAYERS
 from compressor.plugin.components import Exporter, ModelFamily
 from compressor.plugin.registry import Registry
 from compressor.progress import announced
@@ -51,6 +51,7 @@ WITHOUT_EFFECT = {
     "transformers_version",
     "vocab_size",
     FIELD,
+    LAYERS,
 }
 """Fields of a config that the profiled model does not depend on."""
 

@@ -83,9 +83,10 @@ class Session:
 
     @property
     def masks(self) -> Masks:
-        """What is left of the units of ``teacher``, per group; all True before the first pruning."""
+        """What is left of the units of ``teacher``, per group; all True before the first pruning, none of lost layers."""
         groups = self.family.groups(self.teacher)
-        before, now = (shapes.kept_ids(model.config, groups) for model in (self.teacher, self.model))
+        layers = shapes.layer_ids(self.teacher.config, groups)
+        before, now = (shapes.kept_ids(model.config, groups, layers) for model in (self.teacher, self.model))
         return Masks({name: torch.isin(torch.tensor(ids), torch.tensor(now[name])) for name, ids in before.items()})
 
     def latency_table(

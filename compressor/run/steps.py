@@ -18,6 +18,7 @@ from compressor.errors import CompressorError
 from compressor.model import checkpoint, surgery
 from compressor.model.artifact import Artifact
 from compressor.model.costs import encoder_macs, parameters
+from compressor.model.depth import skipped
 from compressor.model.masks import Masks
 from compressor.model.outputs import OUTPUT_NAMES, raw_output
 from compressor.plugin import hookimpl
@@ -42,7 +43,9 @@ def _prune(step: Step, session: Session) -> dict[str, Any]:
     with plugin_call(step.component, place):
         given = session.given.get(step.slug)
         pruned = given or checked_pruned(cast("PruningMethod", step.component).prune(session))
-        shrunk = surgery.shrink(session.model, family, pruned.masks, pruned.weights)
+        shrunk = surgery.shrink(
+            session.model, family, pruned.masks, pruned.weights, dropped_layers=pruned.dropped_layers
+        )
         difference = _removal_difference(session, family, pruned, shrunk)
     stage = _stage(step, session)
     checkpoint.save(shrunk, stage / "model")
@@ -77,10 +80,11 @@ def checked_pruned(found: Any) -> Pruned:
 
 
 def _removal_difference(session: Session, family: NamedFamily, pruned: Pruned, shrunk: torch.nn.Module) -> float:
-    """Prove on one calibration batch that removing the units equals masking them; return the difference."""
+    """Prove on one calibration batch that removing equals masking units and skipping layers; return the difference."""
     full = surgery.shrink(session.model, family, Masks({}), pruned.weights)  # nothing removed, the weights copied in
     batch = next(session.calibration.batches(session.device))
-    with torch.no_grad(), surgery.masked(full, family.groups(full), pruned.masks.keep):
+    groups = family.groups(full)
+    with torch.no_grad(), surgery.masked(full, groups, pruned.masks.keep), skipped(full, groups, pruned.dropped_layers):
         expected = raw_output(full, batch)
     with torch.no_grad():
         found = raw_output(shrunk, batch)
@@ -89,8 +93,9 @@ def _removal_difference(session: Session, family: NamedFamily, pruned: Pruned, s
         expected, found = expected[mask], found[mask]
     difference = float((expected - found).abs().max())
     if not difference <= REMOVAL_TOLERANCE * max(1.0, float(expected.abs().max())):
+        what = "removing the masked units" + (" and the dropped layers" if pruned.dropped_layers else "")
         raise CompressorError(
-            f"removing the masked units changed the model's output by {difference:.2e}; expected what masking gives",
+            f"{what} changed the model's output by {difference:.2e}; expected what masking gives",
             hint="this is a bug of the model family's table or of the method's weights; the run stops before export",
         )
     return difference

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from compressor.plugin import Component, ModelFamily, hookimpl
 from compressor_plugins.families._table import Layout
@@ -34,6 +34,13 @@ class DistilBert(ModelFamily):
     def groups(self, model: nn.Module) -> tuple[PrunableGroup, ...]:
         """Return heads and neurons of every layer, as the model is now."""
         return LAYOUT.groups(model)
+
+    def after_shrink(self, model: nn.Module) -> None:
+        """Tell the encoder how many layers it has."""
+        encoders: Iterable[Any] = model.modules()
+        for module in encoders:
+            if hasattr(module, "n_layers") and hasattr(module, "layer"):
+                module.n_layers = len(module.layer)
 
 
 @hookimpl
