@@ -19,7 +19,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from compressor.model import checkpoint, surgery
+from compressor.model import checkpoint, depth, surgery
 from compressor.model.groups import PrunableGroup
 from compressor.model.masks import Masks
 from compressor.model.outputs import raw_output
@@ -181,6 +181,31 @@ def assert_masked_equals_shrunk(
     return shrunk
 
 
+def assert_skipped_equals_dropped(
+    model: nn.Module, family: ModelFamily, masks: Masks, batch: Mapping[str, Tensor], dropped: Sequence[int]
+) -> nn.Module:
+    """Assert that removing units and whole layers gives what masking and skipping gives; return the smaller model.
+
+    Args:
+        model: in eval mode; must come out unchanged.
+        family: the table under test.
+        masks: ``True`` = keep.
+        batch: inputs of the model, on its device.
+        dropped: numbers of layers.
+    """
+    tolerance = 1e-10 if next(model.parameters()).dtype == torch.float64 else 1e-5
+    before, groups = checkpoint.fingerprint(model), family.groups(model)
+    with torch.no_grad(), surgery.masked(model, groups, masks.keep), depth.skipped(model, groups, dropped):
+        expected = raw_output(model, batch)
+    smaller = surgery.shrink(model, family, masks, dropped_layers=dropped)
+    with torch.no_grad():
+        torch.testing.assert_close(raw_output(smaller, batch), expected, rtol=0, atol=tolerance)
+    left = len({group.index for group in groups}) - len(set(dropped))
+    assert len({group.index for group in family.groups(smaller)}) == left, "the layers are still there"
+    assert checkpoint.fingerprint(model) == before, "shrink changed the model it was given"
+    return smaller
+
+
 def assert_onnx_equals_torch(
     path: Path, model: nn.Module, batch: Mapping[str, Tensor], *, tolerance: float = 1e-4
 ) -> None:
@@ -197,7 +222,7 @@ def assert_family_conforms(family: ModelFamily, model_type: str, **shape: Any) -
     """Assert that a family's table is right for one model type: a plugin author's one-line test.
 
     With a classification head, with one for question answering, and without: groups are unique and ordered, masking equals removal to 1e-5 for every
-    pruning of ``example_masks``, and a saved model loads to exactly the same outputs.
+    pruning of ``example_masks``, skipping a layer equals dropping it, and a saved model loads to exactly the same outputs.
     """
     assert model_type in family.model_types, f"{model_type} is not among {family.model_types}"
     batch = tiny_batch(labels=False)
@@ -214,3 +239,5 @@ def assert_family_conforms(family: ModelFamily, model_type: str, **shape: Any) -
                 loaded = checkpoint.load(Path(directory), {model_type: family})
             with torch.no_grad():
                 assert torch.equal(raw_output(loaded, batch), raw_output(shrunk, batch)), "loading changed the outputs"
+        for layer in {group.index for group in groups} if groups[-1].index else ():
+            assert_skipped_equals_dropped(model, family, example_masks(groups)["ragged"], batch, (layer,))

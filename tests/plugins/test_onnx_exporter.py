@@ -78,6 +78,18 @@ def test_onnx_equals_torch_with_unequal_and_emptied_sublayers(
     assert_equal_on_ragged_shapes(artifact.path, model)
 
 
+@pytest.mark.parametrize("dropped", [(0,), (1,), (2,), (0, 2)])
+@pytest.mark.parametrize("model_type", ["bert", "distilbert"])
+def test_onnx_equals_torch_without_layers(tmp_path: Path, model_type: str, dropped: tuple[int, ...]) -> None:
+    family: ModelFamily = DistilBert() if model_type == "distilbert" else Bert()
+    model = tiny_model(model_type)
+    smaller = shrink(model, family, example_masks(family.groups(model))["ragged"], dropped_layers=dropped)
+    artifact = export(smaller, tmp_path / "model.onnx")
+    assert artifact.max_abs_diff <= 1e-5
+    assert_equal_on_ragged_shapes(artifact.path, smaller)
+    assert not any(f"layer.{3 - len(dropped)}." in tensor.name for tensor in onnx.load(artifact.path).graph.initializer)
+
+
 @pytest.fixture(scope="module")
 def bert() -> nn.Module:
     return pruned("bert", "ragged")

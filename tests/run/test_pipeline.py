@@ -245,8 +245,8 @@ def test_a_run_can_start_from_a_pruned_model(finished: Finished, tmp_path: Path)
 
 
 def test_a_method_that_prunes_outside_its_table_is_caught(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    def wrong(model: Any, family: Any, masks: Any, *weights: Any) -> Any:
-        shrunk = right(model, family, masks, *weights)
+    def wrong(model: Any, family: Any, masks: Any, *weights: Any, **options: Any) -> Any:
+        shrunk = right(model, family, masks, *weights, **options)
         if any(not keep.all() for keep in masks.keep.values()):
             with torch.no_grad():
                 list(shrunk.parameters())[-1].add_(1.0)  # the classifier's bias: no LayerNorm behind it hides a shift
