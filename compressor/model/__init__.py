@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from compressor.model.artifact import Artifact, initializer_elements
     from compressor.model.checkpoint import fingerprint, load, load_pretrained, save
+    from compressor.model.depth import skipped
     from compressor.model.groups import ParamSlice, PrunableGroup, UnitKind
     from compressor.model.masks import Masks, Scores
     from compressor.model.outputs import max_positions
@@ -40,11 +41,13 @@ __all__ = [
     "open_session",
     "save",
     "shrink",
+    "skipped",
 ]
 
 _FILES = {
     "artifact": ("Artifact", "initializer_elements"),
     "checkpoint": ("fingerprint", "load", "load_pretrained", "save"),
+    "depth": ("skipped",),
     "groups": ("ParamSlice", "PrunableGroup", "UnitKind"),
     "masks": ("Masks", "Scores"),
     "outputs": ("max_positions",),

@@ -1,4 +1,4 @@
-"""Masking units for a while, and removing them for good.
+"""Masking units for a while, and removing them (and whole layers, see ``depth.py``) for good.
 
 A unit's output is what the consumer reads, so zeroing the consumer's input columns equals removing the unit's rows and
 columns. One mechanism, written as slices, serves every family (transformers 5 has neither head masks nor

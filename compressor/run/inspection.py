@@ -54,7 +54,7 @@ def inspect_checkpoint(path: Path, by_type: Mapping[str, ModelFamily], *, sequen
         "parameters": parameters(model),
         "encoder_macs": {"macs": encoder_macs(model, groups, sequence), "sequence": sequence},
         "layers": [{"layer": index, **units} for index, units in sorted(layers.items())],
-        "kept_layers": shapes.layer_ids(model.config, groups),
+        "kept_layers": getattr(model.config, shapes.LAYERS, None),
     }
 
 

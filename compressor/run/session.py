@@ -95,7 +95,8 @@ class Session:
         """Return what the blocks of the dense model cost in onnxruntime; measured once, then kept.
 
         Where the run started from a pruned model, the table is still the dense one's of its config: what the teacher
-        takes is then ``table.predict`` of its counts, not ``table.dense_ms``.
+        takes is then ``table.predict`` of its counts, not ``table.dense_ms``. Where layers were dropped since, predictions
+        still hold their residuals and LayerNorms: a little too high.
 
         Args:
             batch: samples per call.

@@ -20,10 +20,9 @@ def inspection_sections(found: Mapping[str, Any]) -> Iterator[Section]:
         yield Section("Model", ("", ""), rows)
         layers = [(str(layer["layer"]), *(str(layer.get(kind, "")) for kind in KINDS)) for layer in found["layers"]]
         head: tuple[str, ...] = ("layer", *KINDS.values())
-        dense = found["kept_layers"]
-        if dense != [layer["layer"] for layer in found["layers"]]:
-            head = (*head, "was layer")
-            layers = [(*row, str(layer)) for row, layer in zip(layers, dense, strict=True)]
+        if found["kept_layers"] is not None:
+            head = (*head, "dense layer")
+            layers = [(*row, str(layer)) for row, layer in zip(layers, found["kept_layers"], strict=True)]
         yield Section("Layers", head, layers)
     for name, file in (found.get("files") or {}).items():
         yield _file(name, file)
