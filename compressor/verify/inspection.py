@@ -20,7 +20,7 @@ def inspection_sections(found: Mapping[str, Any]) -> Iterator[Section]:
         yield Section("Model", ("", ""), rows)
         layers = [(str(layer["layer"]), *(str(layer.get(kind, "")) for kind in KINDS)) for layer in found["layers"]]
         head: tuple[str, ...] = ("layer", *KINDS.values())
-        if found["kept_layers"] is not None:
+        if found.get("kept_layers"):
             head = (*head, "dense layer")
             layers = [(*row, str(layer)) for row, layer in zip(layers, found["kept_layers"], strict=True)]
         yield Section("Layers", head, layers)

@@ -86,6 +86,12 @@ def test_weights_words_and_an_earlier_pruning_do_not_matter():
     assert all(key == keys[0] for key in keys)
 
 
+def test_a_model_that_lost_a_layer_is_a_model_of_fewer_layers():
+    shallow = surgery.shrink(tiny_model(num_hidden_layers=3), family(), Masks({}), dropped_layers=(0,))
+    other = Request(shallow, family(), exporter(), Workload(batch=1, sequence=16))
+    assert other.key == request_of(num_hidden_layers=2).key
+
+
 @pytest.mark.parametrize(
     "other",
     [
