@@ -18,7 +18,7 @@ from compressor.plugin.components import Pruned
 from compressor.run.journal import write_text
 
 MASKS, WEIGHTS, FILE = "masks.safetensors", "weights.safetensors", "pruned.json"
-PLAIN: Mapping[str, Callable[[Any], Any]] = {"metrics": dict}
+PLAIN: Mapping[str, Callable[[Any], Any]] = {"metrics": dict, "dropped_layers": tuple}
 """The fields of ``Pruned`` that are plain data, each with what makes it of JSON; all others are tensors."""
 
 
