@@ -20,7 +20,8 @@ def recipe_schema(registry: Registry) -> dict[str, Any]:
     """Return the JSON Schema of a recipe.
 
     Every kind is one definition: a component's name, or a mapping with its name and options. Give it to an editor as
-    the schema of ``recipes/*.yaml``.
+    the schema of ``recipes/*.yaml``. A value of a step's target may be a list: ``compress sweep`` takes one, and
+    ``compress check`` says so of a recipe that has it.
     """
     definitions: dict[str, Any] = {}
     keys = _hoisted(option_schema(RecipeKeys), "recipe", definitions)
@@ -42,9 +43,27 @@ def _step(registry: Registry, name: str, verb: Verb, definitions: dict[str, Any]
         bare = [{"const": name}]
     else:
         options = _any_of(registry, verb.kind, verb.key, definitions, default=verb.default)
+        _let_targets_hold_lists(options, definitions)
         bare = [{"const": name}] if verb.default else []
     mapping = {"type": "object", "properties": {name: options}, "required": [name], "additionalProperties": False}
     return {"anyOf": [mapping, *bare]}
+
+
+def _let_targets_hold_lists(options: Mapping[str, Any], definitions: dict[str, Any]) -> None:
+    """Let every value of a component's target be a list of such values as well."""
+    forms = [form.get("properties", {}) for form in options.get("anyOf", ())]
+    for name in _references([form["target"] for form in forms if "target" in form]):
+        values = definitions[name].get("properties", {})
+        definitions[name] = {**definitions[name], "properties": {key: _or_list(value) for key, value in values.items()}}
+
+
+def _or_list(value: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the schema of an option's value or of several; none of several is null."""
+    said = {key: value[key] for key in ("title", "description", "default") if key in value}
+    forms = value.get("anyOf") or [{key: item for key, item in value.items() if key not in said}]
+    known = [form for form in forms if form != {"type": "null"}]
+    items = known[0] if len(known) == 1 else {"anyOf": known}
+    return {"anyOf": [*forms, {"type": "array", "items": items, "minItems": 1}], **said}
 
 
 def _any_of(

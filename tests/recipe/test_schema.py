@@ -1,8 +1,9 @@
 from __future__ import annotations
 
+import json
 from typing import Any
 
-from compressor.plugin import Registry
+from compressor.plugin import Registry, Target
 from compressor.recipe.schema import recipe_schema
 
 
@@ -50,6 +51,21 @@ def test_a_step_is_one_of_the_verbs_with_its_components(registry: Registry):
     assert toy["properties"]["target"]["$ref"] == "#/$defs/method.toy.Target"
     assert toy["properties"]["criterion"]["default"] == {"name": "magnitude"}
     assert verbs["verify"]["anyOf"][1] == {"const": "verify"}
+
+
+def test_a_value_of_a_target_may_be_the_list_of_a_sweep_and_no_other_option_may(registry: Registry):
+    schema = recipe_schema(registry)
+    values = schema["$defs"]["method.toy.Target"]["properties"]
+    assert values.keys() == Target.model_fields.keys()
+    for name, value in values.items():
+        *one, several = value["anyOf"]
+        known = [form for form in one if form != {"type": "null"}]
+        assert several == {"type": "array", "items": known[0], "minItems": 1}, name
+        assert value["default"] == Target.model_fields[name].default
+        assert value["description"] == Target.model_fields[name].description
+    assert values["macs"]["anyOf"][:2] == [{"exclusiveMinimum": 0, "maximum": 1, "type": "number"}, {"type": "null"}]
+    assert values["batch"]["anyOf"][:-1] == [{"type": "integer", "minimum": 1}]
+    assert "array" not in json.dumps(schema["$defs"]["verify.Gates"])
 
 
 def test_a_kind_with_nothing_installed_accepts_nothing():
