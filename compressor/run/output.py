@@ -43,6 +43,13 @@ def build_report(session: Session) -> dict[str, Any]:
             "task": {"name": plan.task.name, **plan.task.options()},
         },
         "environment": checks.get("environment") or environment(),
+        "inputs": {
+            "model_revision": session.source.name if session.source.parent.name == "snapshots" else None,
+            "weights_sha256": checkpoint.fingerprint(session.source),
+            "validation_sha256": rows_digest(session.validation),
+            "calibration_rows": len(session.calibration.rows),
+            "calibration_mean_length": session.calibration.mean_length,
+        },
         "model": {name: size for name, size in sizes.items() if size is not None},
         **{name: checks[name] for name in ("quality", "latency", "gates") if name in checks},
         "passed": checks.get("passed", True),
@@ -60,14 +67,8 @@ def write_output(session: Session, report: dict[str, Any]) -> None:
     checkpoint.save(session.model, root, tokenizer_source=session.source)
     if "model" in session.artifacts:
         shutil.copyfile(session.artifacts["model"].path, root / MODEL)
-    inputs = {
-        "model_revision": session.source.name if session.source.parent.name == "snapshots" else None,
-        "weights_sha256": checkpoint.fingerprint(session.source),
-        "validation_sha256": rows_digest(session.validation),
-        "calibration_rows": len(session.calibration.rows),
-        "calibration_mean_length": session.calibration.mean_length,
-    }
-    write_text(root / LOCK, lock_text(session.plan, environment=report["environment"], inputs=inputs))
+    lock = lock_text(session.plan, environment=report["environment"], inputs=report["inputs"])
+    write_text(root / LOCK, lock)
     write_text(root / "README.md", model_card(report))
     write_report(report, root / REPORT)
 

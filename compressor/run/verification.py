@@ -14,9 +14,9 @@ from compressor.model.runtime import SessionOptions, open_session
 from compressor.plugin.components import Task
 from compressor.recipe.options import Verification
 from compressor.run.calls import plugin_call
-from compressor.run.data import collate, draw_examples
+from compressor.run.data import collate, draw_examples, rows_digest
 from compressor.verify.environment import environment
-from compressor.verify.evaluate import Quality, compare, onnx_outputs
+from compressor.verify.evaluate import Quality, Rows, compare, onnx_outputs
 from compressor.verify.gates import Limits, check_gates, failed
 from compressor.verify.latency import LatencyRow, Protocol, Shape, measure
 from compressor.verify.statistics import Resampling
@@ -54,7 +54,8 @@ def verify(subject: Subject, options: Verification, *, seed: int) -> dict[str, A
     """
     measured_on = environment()  # before the load average is our own
     resampling = Resampling(confidence=options.confidence, seed=seed)
-    quality = measure_quality(subject, options, resampling)
+    rows = draw_examples(subject.rows, options.samples, seed=seed)
+    quality = measure_quality(subject, rows, options=options, resampling=resampling)
     latency = measure_latency(subject, options, resampling)
     sizes = {"dense": subject.dense.stat().st_size, "compressed": subject.compressed.stat().st_size}
     gates = check_gates(
@@ -66,7 +67,7 @@ def verify(subject: Subject, options: Verification, *, seed: int) -> dict[str, A
     )
     return {
         "environment": measured_on,
-        "quality": asdict(quality),
+        "quality": {**asdict(quality), "rows_sha256": rows_digest(rows)},
         "latency": [asdict(row) for row in latency],
         "bytes": sizes,
         "gates": [asdict(gate) for gate in gates],
@@ -74,9 +75,8 @@ def verify(subject: Subject, options: Verification, *, seed: int) -> dict[str, A
     }
 
 
-def measure_quality(subject: Subject, options: Verification, resampling: Resampling) -> Quality:
+def measure_quality(subject: Subject, rows: Rows, *, options: Verification, resampling: Resampling) -> Quality:
     """Score both files on the same validation rows: all parts of an example, or none."""
-    rows = draw_examples(subject.rows, options.samples, seed=resampling.seed)
     session_options = SessionOptions(provider=options.provider, threads=0)
     dense, compressed = (
         onnx_outputs(

@@ -11,7 +11,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -73,26 +72,33 @@ def family(points: Mapping[str, tuple[Any, Data]], baselines: Sequence[Data] = (
     """Return the rows of a sweep, marked: dense, baselines, points.
 
     Where the points do not share one dense model and its rows (a sweep over ``seed`` may draw others), each dense
-    result has a row, and there is no front.
+    result has a row, and there is no front; nor where the first shape that was timed, or what ran it, differs.
 
     Args:
         points: value and report of every point, by name.
         baselines: rows of other models that were compared with the same dense one.
     """
+    subjects: list[tuple[Any, ...]] = []
     dense: list[dict[str, Any]] = []
     for name, (_, report) in points.items():
-        found = row("dense", report, of="dense")
-        if not any(_same_model(found, known) for known in dense):
-            dense.append(found if not dense else {**found, "name": f"dense of {name}"})
+        if (subject := _subject(report)) not in subjects:
+            subjects.append(subject)
+            dense.append(row(f"dense of {name}" if dense else "dense", report, of="dense"))
     rows = [*dense, *baselines, *(row(name, report, value=value) for name, (value, report) in points.items())]
-    marks = front(rows) if len(dense) == 1 else [None] * len(rows)
+    timed = {_timed(one["latency"][0]) for one in rows if one["latency"]}
+    marks = front(rows) if len(dense) == len(timed) == 1 else [None] * len(rows)
     return [{**one, "pareto": mark} for one, mark in zip(rows, marks, strict=True)]
 
 
-def _same_model(one: Data, other: Data) -> bool:
-    scores = (one["score"], other["score"])
-    same_score = math.isclose(*scores, rel_tol=1e-6) if None not in scores else scores[0] == scores[1]
-    return same_score and all(one[key] == other[key] for key in ("bytes", "metric"))
+def _subject(report: Data) -> tuple[Any, ...]:
+    """Return what a point was compared with and on what: equal for points whose figures can be compared."""
+    asked = report["recipe"]["task"], report["model"].get("bytes", {}).get("dense")
+    return (report["inputs"]["weights_sha256"], report.get("quality", {}).get("rows_sha256"), *asked)
+
+
+def _timed(measured: Data) -> tuple[int, int, str]:
+    """Return batch, sequence and what ran the model."""
+    return measured["batch"], measured["sequence"], setting(measured)
 
 
 def front(rows: Sequence[Data]) -> list[bool | None]:
@@ -152,8 +158,9 @@ def _cells(rows: Sequence[Data]) -> tuple[Cells, Cells, Cells, Cells]:
         "KL": lambda one: _number(one["kl"], ".3g"),
         "agreement": lambda one: _number(one["agreement"], ".1%"),
     }
-    shapes = dict.fromkeys((each["batch"], each["sequence"]) for one in rows for each in one["latency"])
-    latency = {f"latency {batch} x {sequence}": _ratio_at(batch, sequence) for batch, sequence in shapes}
+    shapes = dict.fromkeys(_timed(each) for one in rows for each in one["latency"])
+    several = len({ran for _, _, ran in shapes}) > 1
+    latency = {f"latency {n} x {t}" + f", {ran}" * several: _ratio_at((n, t, ran)) for n, t, ran in shapes}
     verdict: Cells = {"gates": lambda one: one["verdict"] or "", "front": lambda one: FRONT[one["pareto"]]}
     return size, quality, latency, verdict
 
@@ -167,9 +174,9 @@ def _change(one: Data) -> str:
     return f"{gap['value']:+.4f} [{gap['lower']:+.4f}, {gap['upper']:+.4f}]" if gap else ""
 
 
-def _ratio_at(batch: int, sequence: int) -> Callable[[Data], str]:
+def _ratio_at(timed: tuple[int, int, str]) -> Callable[[Data], str]:
     def cell(one: Data) -> str:
-        at = [each["ratio"] for each in one["latency"] if (each["batch"], each["sequence"]) == (batch, sequence)]
+        at = [each["ratio"] for each in one["latency"] if _timed(each) == timed]
         exact = bool(at) and at[0]["lower"] == at[0]["upper"]
         return "" if not at else f"{at[0]['value']:.3f}" if exact else with_interval(at[0])
 
@@ -188,6 +195,7 @@ def _notes(rows: Sequence[Data]) -> dict[str, tuple[str, ...]]:
         f"Front: no other row is at least as good in {timed['metric']} and in latency at {place}, and better in one; "
         "intervals are not counted"
     )
-    none = "No front: the points were not compared with one dense model on the same rows"
-    clock = f"Latency: ratio to dense, {setting(first)}, every point timed in turns with dense in its own run"
+    none = "No front: the points do not share one dense model, its rows, and the first shape that was timed"
+    ran = " and ".join(dict.fromkeys(setting(one["latency"][0]) for one in rows if one["latency"]))
+    clock = f"Latency: ratio to dense, {ran}, every point timed in turns with dense in its own run"
     return {"size and front": (front if marked else none,), "latency, ratio to dense": (clock,)}

@@ -5,8 +5,9 @@
     schema_version  1
     recipe          name, digest, seed, model, task
     environment     cpu, cpu_features, cores, usable_cores, load_average, platform, python, packages
+    inputs          model_revision, weights_sha256, validation_sha256, calibration_rows, calibration_mean_length
     model           parameters {dense, compressed}; encoder_macs {dense, compressed, sequence}; bytes {dense, compressed}
-    quality         rows, metric, dense {metric: value}, compressed {metric: value},
+    quality         rows, rows_sha256, metric, dense {metric: value}, compressed {metric: value},
                     difference {value, lower, upper, confidence}, churn, lost, gained, kl
     latency         a list; each model, batch, sequence, threads, provider, slow_fusion, rounds, wall_ms {p50, p90},
                     cpu_ms {p50, p90}, clock, ratio, wall_ratio, control {value, lower, upper, confidence}
