@@ -141,6 +141,24 @@ def test_only_layers_above_run_for_a_trial() -> None:
     assert ran[0] == LAYERS + LAYERS + sum(range(LAYERS))  # dense, recorded, and those above each
 
 
+@pytest.mark.parametrize("search", ["greedy", "once"])
+@pytest.mark.parametrize("fractions", [(1.0, 0.8, 0.4, 0.2), (0.2, 0.8, 1.0, 0.6)])
+def test_one_search_gives_every_target_what_it_gives_alone(search: Any, fractions: tuple[float, ...]) -> None:
+    session, searched = classes(), [0]
+    targets = [Target(layers=fraction, sequence=7 + fraction) for fraction in fractions]
+    alone = [DropLayers(target=target, search=search).prune(session) for target in targets]
+    model: Any = session.model
+    model.bert.encoder.layer[0].register_forward_hook(lambda *_: searched.__setitem__(0, searched[0] + 1))
+    method(min(fractions), search=search).prune(session)
+    cost, searched[0] = searched[0], 0
+    together = list(method(0.5, search=search).prune_all(session, targets))
+    assert searched[0] == cost
+    for one, other in zip(together, alone, strict=True):
+        assert one.dropped_layers == other.dropped_layers
+        assert one.masks == other.masks
+        assert {**one.metrics, "seconds": None} == {**other.metrics, "seconds": None}
+
+
 @pytest.mark.parametrize(("asked", "left"), [(0.2, 1), (0.39, 1), (0.4, 2), (0.79, 3), (1.0, 5)])
 def test_never_more_layers_than_asked(asked: float, left: int) -> None:
     session = classes(count=8)
@@ -152,10 +170,13 @@ def test_never_more_layers_than_asked(asked: float, left: int) -> None:
 def test_no_layer_at_all_is_refused_before_anything_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_drop_layers.LeaveOneOut, "start", lambda _: pytest.fail("the dense model was run"))
     session = session_on(tiny_model(num_hidden_layers=6), Bert(), Labelled())
-    with pytest.raises(InputError, match=r"keeps no layer: the dense model has 6; lowest reachable: 0\.167") as caught:
+    said = r"Target\(layers=0.16\) keeps no layer: the dense model has 6; lowest reachable: 0\.167"
+    with pytest.raises(InputError, match=said) as caught:
         method(0.16).prune(session)
     assert "layers: 0.167 or more" in str(caught.value.hint)
-    assert _drop_layers.layers_to_keep(method(0.167), session) == 1
+    with pytest.raises(InputError, match=said):
+        next(method().prune_all(session, [Target(layers=0.5), Target(layers=0.16)]))
+    assert _drop_layers.layers_to_keep(Target(layers=0.167), session) == 1
 
 
 @pytest.mark.parametrize("target", [{"sparsity": 0.5}, {"macs": 0.5}, {"latency": 0.5}])

@@ -20,7 +20,10 @@ from compressor.model import depth
 from compressor.model.masks import Masks
 from compressor.model.outputs import raw_output
 from compressor.plugin import Pruned, PruningMethod, Registry, hookimpl
-from compressor.run.pipeline import Finished
+from compressor.recipe.loader import load_recipe
+from compressor.recipe.sweep import compile_sweep
+from compressor.run.pipeline import Conditions, Finished, run
+from compressor.run.sweep import run_sweep
 from compressor.testing import tiny_batch
 from tests.run.conftest import run_recipe
 from tests.run.test_pipeline import Interrupting, with_plugin
@@ -89,6 +92,21 @@ def test_inspect_says_which_layers_are_left(shallow: Finished, finished: Finishe
 def test_verify_again_reads_the_run(shallow: Finished):
     found = CliRunner().invoke(main, ["verify", str(shallow.directory), "--json"], catch_exceptions=False)
     assert found.exit_code == 0, found.output
+
+
+def test_points_of_a_sweep_are_what_each_target_alone_gives(tmp_path: Path):
+    recipe = toy_recipe(tmp_path, steps=[{"prune": {"method": "drop-layers", "target": {"layers": [0.34, 1, 0.7]}}}])
+    registry = Registry.load()
+    sweep = compile_sweep(load_recipe(recipe), registry)
+    run_sweep(sweep, tmp_path / "family", Conditions(registry, torch.device("cpu")))
+    left = []
+    for point in sweep.points:
+        swept = tmp_path / "family" / point.name
+        alone = run(point.plan, tmp_path / point.name, Conditions(registry, torch.device("cpu"))).directory
+        for name in ("config.json", "model.safetensors", "stages/01-prune/masks.safetensors"):
+            assert (swept / name).read_bytes() == (alone / name).read_bytes(), (point.name, name)
+        left.append(config(swept)["num_hidden_layers"])
+    assert left == [1, 3, 2]
 
 
 def test_a_killed_run_resumes_to_the_same_result(shallow: Finished, tmp_path: Path):

@@ -13,7 +13,9 @@ from compressor.plugin import Pruned
 from compressor.run.kept import FILE, PLAIN, Kept
 
 MASKS = Masks({"one": torch.tensor([True, False]), "two": torch.tensor([False])})
-PRUNED = Pruned(MASKS, {"weight": torch.arange(6.0).view(2, 3).T}, {"sequence": 35.123456789012345, "empty": []})
+PRUNED = Pruned(
+    MASKS, {"weight": torch.arange(6.0).view(2, 3).T}, {"sequence": 35.123456789012345, "empty": []}, (1, 3)
+)
 
 
 def test_it_comes_back_as_it_was(tmp_path: Path):
@@ -24,6 +26,7 @@ def test_it_comes_back_as_it_was(tmp_path: Path):
     assert found is not None
     assert found.masks == PRUNED.masks
     assert found.metrics == PRUNED.metrics
+    assert found.dropped_layers == (1, 3)
     assert found.weights.keys() == PRUNED.weights.keys()
     assert torch.equal(found.weights["weight"], PRUNED.weights["weight"])
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,7 +16,7 @@ from compressor.model import Masks
 from compressor.model.costs import kept_macs
 from compressor.model.outputs import raw_output
 from compressor.model.shapes import layer_ids
-from compressor.plugin import Pruned
+from compressor.plugin import Pruned, Target
 from compressor.progress import track
 from compressor.prune import layer_names, record, resumed
 from compressor.prune.layerwise import without
@@ -27,44 +28,58 @@ if TYPE_CHECKING:
     from compressor_plugins.methods.drop_layers import DropLayers
 
 
-def prune(method: DropLayers, session: Session) -> Pruned:
-    """Run the whole method on a session."""
+def prune_all(method: DropLayers, session: Session, targets: Sequence[Target]) -> Iterator[Pruned]:
+    """Search once; every target takes its part of the one order in which layers are dropped.
+
+    ``seconds`` of a later result count those before it.
+    """
+    counts = [layers_to_keep(target, session) for target in targets]  # what cannot be met is refused before the search
     watch, trials = Stopwatch(), LeaveOneOut(session)
-    excess = max(0, len(trials.layers) - layers_to_keep(method, session))
-    rounds: list[dict[int, float]] = []
     with watch.phase("dense"):
         trials.start()
-    dropped: list[int] = []
-    with watch.phase("scores"):
-        while len(dropped) < excess:
-            rounds.append(trials.scores(dropped))
-            order = sorted(rounds[-1], key=lambda layer: (rounds[-1][layer], -layer))  # of equals the upper one goes
-            dropped += order[: 1 if method.search == "greedy" else excess]
+    order: list[int] = []
+    rounds: list[dict[int, float]] = []
+    for target, count in zip(targets, counts, strict=True):
+        excess = max(0, len(trials.layers) - count)
+        with watch.phase("scores"):
+            while len(order) < excess:
+                rounds.append(trials.scores(order))
+                ranked = sorted(rounds[-1], key=lambda layer: (rounds[-1][layer], -layer))  # of equals the upper goes
+                order += ranked[:1] if method.search == "greedy" else ranked
+        needed = rounds[: excess if method.search == "greedy" else min(excess, 1)]
+        pruned = _without(session, order[:excess], sequence=target.sequence, rounds=needed)
+        yield replace(pruned, metrics={**pruned.metrics, "seconds": dict(watch.seconds)})
+
+
+def _without(
+    session: Session, dropped: Sequence[int], *, sequence: float | None, rounds: Sequence[Mapping[int, float]]
+) -> Pruned:
+    """Return a result, with the layers in its figures named by their numbers in the dense model."""
     masks = _masks(session, dropped)
-    sequence = method.target.sequence or session.calibration.mean_length
-    ids = layer_ids(_config(session.model), session.groups)
+    length = sequence or session.calibration.mean_length
+    model: Any = session.model
+    ids = layer_ids(model.config, session.groups)
     metrics = {
-        "macs_kept": kept_macs(session.model, session.groups, masks.keep, sequence) / dense_macs(session, sequence),
-        "sequence": sequence,
+        "macs_kept": kept_macs(session.model, session.groups, masks.keep, length) / dense_macs(session, length),
+        "sequence": length,
         "layers_kept": [layer for number, layer in enumerate(ids) if number not in dropped],
         "layer_scores": [{str(ids[number]): score for number, score in scores.items()} for scores in rounds],
-        "seconds": watch.seconds,
     }
     return Pruned(masks, metrics=metrics, dropped_layers=tuple(sorted(dropped)))
 
 
-def layers_to_keep(method: DropLayers, session: Session) -> int:
+def layers_to_keep(target: Target, session: Session) -> int:
     """Return how many layers the target leaves: never more than the fraction of the *dense* model's.
 
     Raises:
         InputError: it leaves none.
     """
     dense = len(layer_names(session.family.groups(session.teacher)))
-    count = math.floor((method.target.layers or 0.0) * dense + 1e-9)
+    count = math.floor((target.layers or 0.0) * dense + 1e-9)
     if not count:
         lowest = math.ceil(1000 / dense) / 1000
         raise InputError(
-            f"target {method.target!r} keeps no layer: the dense model has {dense}; lowest reachable: {lowest}",
+            f"target {target!r} keeps no layer: the dense model has {dense}; lowest reachable: {lowest}",
             hint=f"ask for layers: {lowest} or more",
         )
     return count
@@ -140,8 +155,3 @@ class LeaveOneOut:
 def _masks(session: Session, dropped: Collection[int]) -> Masks:
     """Return masks that keep everything but the dropped layers."""
     return Masks({group.name: torch.full((group.units,), group.index not in dropped) for group in session.groups})
-
-
-def _config(model: nn.Module) -> Any:
-    plain: Any = model
-    return plain.config

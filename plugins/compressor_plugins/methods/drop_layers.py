@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field, field_validator
@@ -43,9 +43,13 @@ class DropLayers(PruningMethod):
 
     def prune(self, session: Session) -> Pruned:
         """Return the layers that go."""
-        from compressor_plugins.methods._drop_layers import prune
+        return next(self.prune_all(session, [self.target]))
 
-        return prune(self, session)
+    def prune_all(self, session: Session, targets: Sequence[Target]) -> Iterator[Pruned]:
+        """Yield the layers that go for each target: a search that drops more begins as one that drops fewer."""
+        from compressor_plugins.methods._drop_layers import prune_all
+
+        return prune_all(self, session, targets)
 
 
 @hookimpl
