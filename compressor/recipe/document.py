@@ -69,8 +69,8 @@ class Document:
         source, line = self.places.get(known, (self.source, 0))
         return Problem(source, line, dotted(trail), message)
 
-    def replaced(self, trail: Trail, value: Any, origin: str) -> Document:
-        """Return the document with one value set; ``origin`` is what errors about it name instead of a line.
+    def replaced(self, trail: Trail, value: Any, origin: Place) -> Document:
+        """Return the document with one value set; ``origin`` is where errors about it say that it is written.
 
         Mappings on the way are made where nothing is; a list is never made longer.
 
@@ -85,16 +85,16 @@ class Document:
             key = self._key(here, part, real, origin)
             if (isinstance(here, dict) and key not in here) or here[key] is None:
                 here[key] = {}
-                made[*real, key] = (origin, 0)
+                made[*real, key] = origin
             here, real = here[key], (*real, key)
         key = self._key(here, trail[-1], real, origin)
         here[key] = value
         real = (*real, key)
         places = {at: place for at, place in self.places.items() if at[: len(real)] != real}
-        return Document(data, self.source, {**places, **made, real: (origin, 0)}, self.problems)
+        return Document(data, self.source, {**places, **made, real: origin}, self.problems)
 
     @staticmethod
-    def _key(here: Any, part: str | int, trail: Trail, origin: str) -> Any:
+    def _key(here: Any, part: str | int, trail: Trail, origin: Place) -> Any:
         if isinstance(here, dict):
             return part
         if isinstance(here, list):
@@ -105,7 +105,7 @@ class Document:
             listed = trail and isinstance(trail[-1], int)
             tip = f"; write it as a mapping, e.g. {{name: {here}}}" if isinstance(here, str) and not listed else ""
             found = f"{here!r}, which has no '{part}'{tip}"
-        raise RecipeError([Problem(origin, 0, "", f"{dotted(trail)} is {found}")])
+        raise RecipeError([Problem(*origin, "", f"{dotted(trail)} is {found}")])
 
 
 def read_document(path: Path) -> Document:

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BaseModel, Field, ValidationError
 
 from compressor.errors import InputError, Problem, RecipeError
-from compressor.recipe.document import Document, Trail, parse, read_document
+from compressor.recipe.document import Document, Place, Trail, parse, read_document
 from compressor.recipe.expect import explain, shown
 from compressor.recipe.options import FROZEN, CalibrationOptions
 from compressor.recipe.verbs import VERBS
@@ -121,17 +121,22 @@ def load_recipe(path: str | Path, *, model: str | None = None, overrides: Sequen
     for override in overrides:
         document = _overridden(document, override)
     if model is not None:
-        document = document.replaced(("model",), model, "--model")
+        document = document.replaced(("model",), model, ("--model", 0))
     return _recipe(document, (*overrides, *(() if model is None else (f"model={model}",))))
 
 
-def overridden(recipe: Recipe, override: str) -> Recipe:
+def overridden(recipe: Recipe, override: str, place: Place) -> Recipe:
     """Return a recipe with one more value replaced, as ``--set`` does it.
+
+    Args:
+        recipe: as it was read.
+        override: ``path=value``.
+        place: where the value is written, for errors about it.
 
     Raises:
         RecipeError: the override leads nowhere.
     """
-    return _recipe(_overridden(recipe.document, override), (*recipe.overrides, override))
+    return _recipe(_overridden(recipe.document, override, place), (*recipe.overrides, override))
 
 
 def _locked(document: Document) -> Document:
@@ -143,7 +148,7 @@ def _locked(document: Document) -> Document:
     return replace(document, data=data["recipe"], places=places)
 
 
-def _overridden(document: Document, override: str) -> Document:
+def _overridden(document: Document, override: str, place: Place | None = None) -> Document:
     where, equals, text = override.partition("=")
     trail = tuple(where.strip().split("."))
     if not (equals and all(trail)):
@@ -154,7 +159,7 @@ def _overridden(document: Document, override: str) -> Document:
     value = parse(text, origin) if text.strip() else None
     if value is not None and value.problems:
         raise RecipeError(value.problems)
-    return _spelt_out(document, trail).replaced(trail, None if value is None else value.data, origin)
+    return _spelt_out(document, trail).replaced(trail, None if value is None else value.data, place or (origin, 0))
 
 
 def _spelt_out(document: Document, trail: Trail) -> Document:

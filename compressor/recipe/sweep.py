@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from compressor.errors import InputError, Problem, RecipeError
@@ -105,9 +105,10 @@ def compile_sweep(recipe: Recipe, registry: Registry, *, over: Sequence[str] = (
             problems.append(Problem(*place, path, message))
             continue
         try:
-            plans.append(compile_plan(overridden(recipe, f"{path}={json.dumps(value, ensure_ascii=False)}"), registry))
+            override = f"{path}={json.dumps(value, ensure_ascii=False)}"
+            plans.append(compile_plan(overridden(recipe, override, place), registry))
         except RecipeError as error:
-            problems += [_placed(problem, path, place) for problem in error.problems]
+            problems += error.problems
     problems = problems or _repeated(chosen, plans)
     if problems:
         raise RecipeError(dict.fromkeys(problems))
@@ -167,11 +168,6 @@ def _repeated(chosen: _List, plans: Sequence[Plan]) -> list[Problem]:
         for index, (value, place) in enumerate(zip(chosen.values, chosen.places, strict=True))
         if digests[index] in digests[:index]
     ]
-
-
-def _placed(problem: Problem, path: str, place: Place) -> Problem:
-    """Return a problem of a replaced value at the place where the value is written."""
-    return replace(problem, source=place[0], line=place[1]) if problem.source == f"--set {path}" else problem
 
 
 def _names(key: str, values: Sequence[Any]) -> list[str]:

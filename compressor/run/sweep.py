@@ -36,7 +36,7 @@ def run_sweep(plan: SweepPlan, out: Path, conditions: Conditions, *, fresh: bool
 
     Where the points differ in the target of the *first* step, one session is opened and the method prunes for all of
     them in one call of ``prune_all``; each point is then a run that takes its pruning from there. Every file but the
-    timings is what ``compress apply`` with that value writes. In any other sweep, one whose prune step is not the first
+    timings is what ``compress apply`` with that value writes. In any other sweep, one over the target of a later step
     among them, each point runs by itself.
 
     Args:
@@ -131,14 +131,16 @@ class _Sweep:
                 self.conditions.tell(f"{step.slug} of {point.name} is kept")
 
     def _left_alone(self) -> list[Point]:
-        """Return the points that are not finished, of a sweep whose points run by themselves."""
+        """Return the points that are not finished, of a sweep whose points run by themselves.
+
+        All are loaded first: what the last one cannot use is said now, and not when the others are done.
+        """
         left = []
         for point in self.plan.points:
-            if self._directory(point).exists():
-                session = open_session(point.plan, self.conditions.registry, self.work, self.conditions.device)
-                if self._finished(point, self._root(point, session)):
-                    continue
-            left.append(point)
+            self.conditions.tell(f"check {self.plan.call(point)}")
+            session = open_session(point.plan, self.conditions.registry, self.work, self.conditions.device)
+            if not self._finished(point, self._root(point, session)):
+                left.append(point)
         return left
 
     def _finished(self, point: Point, root: str) -> bool:

@@ -106,7 +106,7 @@ def test_a_missing_file_and_a_directory_are_named(tmp_path: Path):
 
 def test_replacing_a_value_leaves_the_document_and_moves_its_place():
     before = parse("a: {b: 1}\nc: [{d: 2}]\ne:\n", "x.yaml")
-    after = before.replaced(("c", "0", "d"), [5], "--set c.0.d").replaced(("e", "f", "g"), 6, "--set e.f.g")
+    after = before.replaced(("c", "0", "d"), [5], ("--set c.0.d", 0)).replaced(("e", "f", "g"), 6, ("--set e.f.g", 0))
     assert before.data == {"a": {"b": 1}, "c": [{"d": 2}], "e": None}
     assert after.data == {"a": {"b": 1}, "c": [{"d": [5]}], "e": {"f": {"g": 6}}}
     assert str(after.problem(("c", 0, "d", 0), "is wrong")) == "--set c.0.d  c.0.d.0: is wrong"
@@ -123,5 +123,5 @@ def test_replacing_a_value_leaves_the_document_and_moves_its_place():
 )
 def test_replacing_what_is_not_there_is_an_error(trail: tuple[str, ...], message: str):
     with pytest.raises(RecipeError) as caught:
-        parse("a: glue\nc: [1]", "x.yaml").replaced(trail, 1, "--set x")
+        parse("a: glue\nc: [1]", "x.yaml").replaced(trail, 1, ("--set x", 0))
     assert message in str(caught.value)

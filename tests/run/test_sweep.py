@@ -12,7 +12,7 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from compressor.errors import InputError, PluginError
+from compressor.errors import CompressorError, InputError, PluginError
 from compressor.model.masks import Masks
 from compressor.plugin import Pruned, PruningMethod, Registry, Target, hookimpl
 from compressor.recipe.loader import load_recipe
@@ -269,6 +269,22 @@ def test_a_sweep_over_something_else_prunes_point_by_point_and_resumes(tmp_path:
     report = json.loads((tmp_path / "family" / "seed-1" / "report.json").read_text())
     assert report["recipe"]["seed"] == 1
     assert "shared_with" not in report["steps"][0]["metrics"]
+
+
+@pytest.mark.parametrize(
+    ("over", "said"),
+    [
+        ("steps.2.verify.sequence=16,900", r"^--over steps\.2\.verify\.sequence  .*at most 160 tokens.*got 900"),
+        ("model={0}/checkpoint,{0}/empty", "/empty"),
+    ],
+)
+def test_what_the_last_point_cannot_use_is_said_before_the_first_runs(tmp_path: Path, over: str, said: str):
+    plugin = Stopping()
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(CompressorError, match=said):
+        swept(toy_recipe(tmp_path), tmp_path / "family", over.format(tmp_path), plugin=plugin)
+    assert plugin.steps == []
+    assert not list(tmp_path.glob("family*"))
 
 
 def test_a_target_of_a_later_step_is_swept_point_by_point(tmp_path: Path):
