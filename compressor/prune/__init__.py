@@ -2,25 +2,35 @@
 
 from compressor.prune.allocate import rearrange, search_masks, threshold_masks
 from compressor.prune.capture import Signals, consumer_inputs, frozen, gate_gradients, gate_products
+from compressor.prune.curvature import DensePass, SublayerStatistics
 from compressor.prune.fitting import Evidence, SublayerFit, Tuning, kept_columns
 from compressor.prune.layerwise import LayerCall, Sublayer, layer_names, record, replay, replay_until, resumed, watched
 from compressor.prune.levels import Levels, choose_levels, level_masks
 from compressor.prune.reconstruction import reconstruct
+from compressor.prune.removal import Removal, remove_units
+from compressor.prune.shelf import Shelf, temporary_shelf
 from compressor.prune.solve import Correction, Moments, residual, solve_bias, solve_scales, solve_weights
+from compressor.prune.students import Student, Teacher
 from compressor.prune.sweep import Cached, Reconstruction, Sweep, unpruned
 
 __all__ = [
     "Cached",
     "Correction",
+    "DensePass",
     "Evidence",
     "LayerCall",
     "Levels",
     "Moments",
     "Reconstruction",
+    "Removal",
+    "Shelf",
     "Signals",
+    "Student",
     "Sublayer",
     "SublayerFit",
+    "SublayerStatistics",
     "Sweep",
+    "Teacher",
     "Tuning",
     "choose_levels",
     "consumer_inputs",
@@ -33,6 +43,7 @@ __all__ = [
     "rearrange",
     "reconstruct",
     "record",
+    "remove_units",
     "replay",
     "replay_until",
     "residual",
@@ -41,6 +52,7 @@ __all__ = [
     "solve_bias",
     "solve_scales",
     "solve_weights",
+    "temporary_shelf",
     "threshold_masks",
     "unpruned",
     "watched",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -12,7 +12,7 @@ from compressor.model.groups import PrunableGroup
 from compressor.prune.solve import Correction, Moments, residual, solve_bias, solve_scales, solve_weights
 
 Tuning = Literal["weights", "scales", "none"]
-Solver = Callable[[float], Correction]
+Solver = Callable[[Moments, float], Correction]
 
 RIDGES = (1e-7, 1e-5, 1e-3, 1e-2, 1e-1)
 """Candidates, relative to the mean diagonal of the normal matrix; held-out rows choose."""
@@ -25,6 +25,11 @@ class Evidence:
 
     train: Moments
     held: Moments
+
+    @property
+    def judge(self) -> Moments:
+        """Return the moments that corrections are judged by."""
+        return self.held if self.held.weight else self.train
 
     def kept(self, columns: Tensor, weight: Tensor) -> Evidence:
         """Return what is left when only some columns of the output matrix ``weight`` stay; see ``Moments.kept``."""
@@ -48,7 +53,7 @@ def kept_columns(group: PrunableGroup, keep: Tensor) -> Tensor:
 
 
 def best_correction(
-    group: PrunableGroup, tuning: Tuning, weight: Tensor, evidence: Evidence
+    group: PrunableGroup, tuning: Tuning, weight: Tensor, evidence: Evidence, *, whole: bool = False
 ) -> tuple[Correction | None, SublayerFit]:
     """Return the first correction, from strong to weak, that lowers the error on held-out rows, at its best ridge.
 
@@ -57,25 +62,49 @@ def best_correction(
         tuning: the strongest to try; a sublayer without units has only its bias.
         weight: the output matrix's columns that are left, shape (D, columns).
         evidence: of these columns.
+        whole: whether what was chosen is fitted again to all rows, the held-out ones among them.
     """
-    judge = evidence.held if evidence.held.weight else evidence.train
-    before = residual(judge)
-    for name, solve in _solvers(group, tuning, weight, evidence.train):
-        tried = {ridge: solve(ridge) for ridge in (RIDGES if name != "bias" else (0.0,))}
-        errors = {ridge: residual(judge, correction) for ridge, correction in tried.items()}
-        best = min(errors, key=errors.__getitem__)
-        if errors[best] < before:
-            return tried[best], SublayerFit(group.name, name, best, before, errors[best])
+    before = residual(evidence.judge)
+    for name, solve in _solvers(group, tuning, weight):
+        best, ridge, error = _best_ridge(evidence, solve, RIDGES if name != "bias" else (0.0,))
+        if error < before:
+            chosen = solve(evidence.train + evidence.held, ridge) if whole else best
+            return chosen, SublayerFit(group.name, name, ridge, before, error)
     return None, SublayerFit(group.name, "none", None, before, before)
 
 
-def _solvers(
-    group: PrunableGroup, tuning: Tuning, weight: Tensor, train: Moments
-) -> list[tuple[Tuning | Literal["bias"], Solver]]:
+def corrected_inputs(group: PrunableGroup, evidence: Evidence) -> tuple[Correction | None, SublayerFit]:
+    """Return the linear map that brings a sublayer's inputs closer to the teacher's, where held-out rows confirm one.
+
+    Args:
+        group: whose sublayer it is.
+        evidence: of what the student's sublayer reads, and of what the teacher's reads minus that.
+    """
+    before = residual(evidence.judge)
+    _, ridge, error = _best_ridge(evidence, _solve_weights, RIDGES)
+    if error < before:
+        chosen = _solve_weights(evidence.train + evidence.held, ridge)
+        return chosen, SublayerFit(group.name, "weights", ridge, before, error)
+    return None, SublayerFit(group.name, "none", None, before, before)
+
+
+def _solve_weights(moments: Moments, ridge: float) -> Correction:
+    return solve_weights(moments, ridge=ridge)
+
+
+def _best_ridge(evidence: Evidence, solve: Solver, ridges: Sequence[float]) -> tuple[Correction, float, float]:
+    """Return the correction of least error on the rows that judge, its ridge and that error."""
+    tried = {ridge: solve(evidence.train, ridge) for ridge in ridges}
+    errors = {ridge: residual(evidence.judge, correction) for ridge, correction in tried.items()}
+    best = min(errors, key=errors.__getitem__)
+    return tried[best], best, errors[best]
+
+
+def _solvers(group: PrunableGroup, tuning: Tuning, weight: Tensor) -> list[tuple[Tuning | Literal["bias"], Solver]]:
     if not weight.shape[1]:
-        return [("bias", lambda _: solve_bias(train))]
+        return [("bias", lambda moments, _: solve_bias(moments))]
     solvers: dict[Tuning, Solver] = {
-        "weights": lambda ridge: solve_weights(train, ridge=ridge),
-        "scales": lambda ridge: solve_scales(train, weight, width=group.width, ridge=ridge),
+        "weights": _solve_weights,
+        "scales": lambda moments, ridge: solve_scales(moments, weight, width=group.width, ridge=ridge),
     }
     return [(name, solvers[name]) for name in FALLBACKS[tuning]]

@@ -116,6 +116,21 @@ class _ReachedError(Exception):
     """Ends a layer's forward pass early; never leaves this module."""
 
 
+@contextmanager
+def stopped(module: nn.Module, *, before: bool = False) -> Iterator[None]:
+    """End forward passes inside a ``with`` block once a module has run, or before it does; what lies behind costs nothing.
+
+    Hooks that were registered earlier still see the module. The block itself ends there too, without an error.
+    """
+
+    def stop(*_: Any) -> None:
+        raise _ReachedError
+
+    hook = module.register_forward_pre_hook(stop) if before else module.register_forward_hook(stop)
+    with hook, suppress(_ReachedError):
+        yield
+
+
 def replay_until(model: nn.Module, group: PrunableGroup, call: LayerCall, hidden: Tensor) -> None:
     """Run a group's layer only as far as the group's consumer: what comes behind it costs nothing.
 
@@ -125,12 +140,7 @@ def replay_until(model: nn.Module, group: PrunableGroup, call: LayerCall, hidden
         call: what ``record`` noted for the layer and this batch.
         hidden: what the layer reads, shape (B, T, D).
     """
-
-    def stop(*_: Any) -> None:
-        raise _ReachedError
-
-    consumer = model.get_submodule(group.consumer.module)
-    with consumer.register_forward_hook(stop), suppress(_ReachedError):
+    with stopped(model.get_submodule(group.consumer.module)):
         replay(model, group.layer, call, hidden)
 
 

@@ -61,6 +61,13 @@ class Moments:
         self.gram += a.T @ a
         self.cross += a.T @ e
 
+    def __add__(self, other: Moments) -> Moments:
+        """Return the moments of both sets of tokens."""
+        both = Moments(len(self.activations), len(self.errors), self.gram.device)
+        for name in vars(self):
+            setattr(both, name, getattr(self, name) + getattr(other, name))
+        return both
+
     def kept(self, columns: Tensor, weight: Tensor) -> Moments:
         """Return the moments of some columns when the others are removed and their output joins the error.
 

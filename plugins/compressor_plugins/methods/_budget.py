@@ -6,12 +6,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from compressor.errors import InputError
 from compressor.model.costs import parameter_prices, priced, unit_prices
 from compressor.prune import search_masks
 
 if TYPE_CHECKING:
-    from compressor.model.groups import UnitKind
+    from compressor.model.groups import PrunableGroup, UnitKind
     from compressor.model.masks import Masks, Scores
     from compressor.plugin import Target
     from compressor.run.session import Session
@@ -34,6 +37,15 @@ class Budget:
     def at(self, keep: float) -> float:
         """Return what may be spent when a fraction is kept."""
         return keep * self.dense
+
+    @property
+    def most(self) -> float:
+        """Return what may be spent."""
+        return self.at(self.keep)
+
+    def costs(self, group: PrunableGroup, counts: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Return what keeping so many units of a group costs, shape (K,)."""
+        return self.prices[group.kind] * counts.astype(np.float64)
 
     def masks(self, session: Session, scores: Scores, keep: float) -> Masks:
         """Return the masks of largest kept score that cost at most a fraction of the dense model."""

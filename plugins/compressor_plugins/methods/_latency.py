@@ -38,6 +38,15 @@ class LatencyBudget:
     dense_ms: float
     keep: float
 
+    @property
+    def most(self) -> float:
+        """Return what may be spent on sublayers, in milliseconds."""
+        return self.table.spendable(self.keep * self.dense_ms)
+
+    def costs(self, group: PrunableGroup, counts: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Return what keeping so many units of a group costs, in milliseconds, shape (K,)."""
+        return self.table.curve(group.kind)[counts]
+
     def masks(self, session: Session, scores: Scores, keep: float) -> Masks:
         """Return the masks of least lost score that take at most ``keep`` of the dense model's time.
 
