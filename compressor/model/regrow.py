@@ -26,9 +26,11 @@ def full_weights(
         keep: per group name, shape (units,), ``True`` = keep; groups left out keep everything.
     """
     changed = {}
-    remaining = dict(smaller.named_parameters())
+    present, remaining = dict(model.named_parameters()), dict(smaller.named_parameters())
     for name, gone in _removed(groups, keep).items():
-        full, small = model.get_parameter(name).detach(), remaining.get(name)
+        if name not in present:
+            continue  # no bias, or a sublayer that was emptied before
+        full, small = present[name].detach(), remaining.get(name)
         stays = [torch.ones(size, dtype=torch.bool, device=full.device) for size in full.shape]
         for dim, indices in gone:
             stays[dim][indices.to(full.device)] = False
