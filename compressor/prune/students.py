@@ -70,7 +70,8 @@ class Teacher:
         """
         for number, batch in enumerate(self.batches()):
             hidden, self._calls = record(self.model, self.layers, batch, run)
-            self.shelf.put("teacher", number, hidden)
+            for name in ("bottom", "teacher"):
+                self.shelf.put(name, number, hidden)
 
     def visits(self) -> Iterator[Visit]:
         """Yield every batch with the calls of its layers, which cost the embeddings alone."""
@@ -135,9 +136,7 @@ class Student:
             self.teacher.shelf.put(self.name, visit.number, hidden)
 
     def _hidden(self, layer: str, visit: Visit) -> Tensor:
-        if layer == self.teacher.layers[0]:
-            return self.teacher.shelf.get(f"read-{self.teacher.own(layer)[0].kind}", visit.number)
-        return self.teacher.shelf.get(self.name, visit.number)
+        return self.teacher.shelf.get("bottom" if layer == self.teacher.layers[0] else self.name, visit.number)
 
     def _at_the_bottom(self, group: PrunableGroup) -> bool:
         return group.layer == self.teacher.layers[0] and group.name == self.teacher.own(group.layer)[0].name
@@ -204,9 +203,9 @@ class Student:
 def _fold(producer: Any, correction: Correction) -> None:
     """Let a Linear read ``x + dW x + db`` where it read x."""
     weight = producer.weight.double()
-    producer.weight.copy_(weight + weight @ correction.weight)
     if producer.bias is not None:
         producer.bias.copy_(producer.bias.double() + weight @ correction.bias)
+    producer.weight.copy_(weight + weight @ correction.weight)
 
 
 class _Remembered(EmptyAttention):

@@ -116,6 +116,6 @@ def test_the_models_stay_as_they_are(model_type: str) -> None:
     before = [{name: tensor.clone() for name, tensor in each.state_dict().items()} for each in (model, smaller)]
     weights = full_weights(model, groups, smaller, masks.keep)
     for weight in weights.values():
-        weight += 1
+        weight.add_(1)
     for each, state in zip((model, smaller), before, strict=True):
         assert all(torch.equal(tensor, state[name]) for name, tensor in each.state_dict().items())

@@ -10,6 +10,7 @@ from compressor.errors import CompressorError
 from compressor.model import Masks, masked, shrink
 from compressor.model.outputs import raw_output
 from compressor.prune import layer_names, record, replay, replay_until, resumed, watched
+from compressor.prune.layerwise import stopped
 from compressor.testing import tiny_batch, tiny_model
 from compressor_plugins.families.bert import Bert
 from compressor_plugins.families.distilbert import DistilBert
@@ -121,6 +122,32 @@ def test_replaying_up_to_a_consumer_sees_the_same_and_runs_no_more(model_type: s
         replay_until(model, group, calls[group.layer], hidden)
     assert torch.equal(part[group.name].before_norm, whole[group.name].before_norm)
     assert len(ran) == (1 if kind == "heads" else 2)
+
+
+@pytest.mark.parametrize("before", [False, True])
+def test_a_stopped_pass_runs_nothing_behind_the_module(*, before: bool) -> None:
+    model, batch = tiny_model(), tiny_batch(labels=False)
+    ran: list[str] = []
+    for name in ("encoder.layer.0", "encoder.layer.1", "encoder.layer.2"):
+        layer: Any = model.get_submodule(f"bert.{name}")
+        layer.attention.register_forward_pre_hook(lambda *_, name=name: ran.append(name[-1]))
+        layer.output.register_forward_hook(lambda *_, name=name: ran.append(f"{name[-1]} done"))
+    with torch.no_grad(), stopped(model.get_submodule("bert.encoder.layer.1.output"), before=before):
+        raw_output(model, batch)
+        pytest.fail("the pass went on")
+    assert ran == (["0", "0 done", "1"] if before else ["0", "0 done", "1", "1 done"])
+    ran.clear()
+    with torch.no_grad():
+        raw_output(model, batch)
+    assert len(ran) == 6
+
+
+def test_other_errors_pass_through_where_a_pass_is_to_stop() -> None:
+    model = tiny_model()
+    with pytest.raises(ZeroDivisionError), stopped(model):
+        raise ZeroDivisionError
+    with torch.no_grad():
+        assert raw_output(model, tiny_batch(labels=False)).isfinite().all()
 
 
 class Odd(nn.Module):
