@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,13 +10,12 @@ import numpy as np
 import pytest
 import torch
 from pydantic import ValidationError
-from torch import Tensor
 
 from compressor.errors import InputError
 from compressor.model import Masks, shrink
 from compressor.model.costs import encoder_macs, parameters
 from compressor.model.outputs import raw_output
-from compressor.plugin import Pruned, Target, Task
+from compressor.plugin import Pruned, Target
 from compressor.prune import unpruned
 from compressor.run.data import Calibration
 from compressor.run.session import Session
@@ -48,7 +47,7 @@ from tests.plugins.sessions import (
 from tests.plugins.test_latency_target import toy_table
 from tests.toys import write_questions
 
-KEEPS = (0.05, 0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 0.95, 1.0)
+KEEPS = (0.05, 0.2, 0.4, 0.6, 0.8, 0.95, 1.0)
 TWO_LAYOUTS = pytest.mark.parametrize("model_type", ["bert", "distilbert"])
 
 
@@ -84,7 +83,7 @@ def assert_same(found: Pruned, expected: Pruned) -> None:
 
 @pytest.mark.parametrize("model_type", FAMILIES)
 def test_macs_never_exceed_their_target_and_come_close_to_it(model_type: str) -> None:
-    session = labelled(model_type)
+    session = labelled(model_type, count=16)
     length = session.calibration.mean_length
     whole = encoder_macs(session.model, session.groups, length)
     for keep, pruned in zip(KEEPS, prune_all(session, [Target(macs=keep) for keep in KEEPS]), strict=True):
@@ -95,7 +94,7 @@ def test_macs_never_exceed_their_target_and_come_close_to_it(model_type: str) ->
 
 
 def test_parameters_never_exceed_their_target_and_come_close_to_it() -> None:
-    session = labelled()
+    session = labelled(count=16)
     emptied = shrink(session.model, session.family, Masks({n: ~m for n, m in unpruned(session.groups).keep.items()}))
     fixed = parameters(emptied)
     whole = parameters(session.model) - fixed
@@ -146,13 +145,6 @@ def test_levels_descend_to_none_in_steps_that_may_end_anywhere_below(units: int,
         assert 1 in counts or units == 1
 
 
-def losses_of(session: Session, orders: dict[str, Any], counts: Sequence[int]) -> float:
-    return sum(
-        orders[group.name].losses[orders[group.name].counts.index(count)]
-        for group, count in zip(session.groups, counts, strict=True)
-    )
-
-
 def orders_of(method: Obs, session: Session) -> dict[str, Any]:
     """Return the orders of a method on a session, as a run of it finds them."""
     found: dict[str, Any] = {}
@@ -168,31 +160,34 @@ def orders_of(method: Obs, session: Session) -> dict[str, Any]:
     return found
 
 
-@pytest.mark.parametrize("latency", [0.1, 0.3, 0.5, 0.7, 0.9])
-def test_the_split_of_a_latency_with_odd_prices_equals_brute_force(
-    latency: float, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_split_of_a_latency_with_odd_prices_equals_brute_force(monkeypatch: pytest.MonkeyPatch) -> None:
     table = toy_table(
         layers=2,
         heads=costs((0, 1, 2, 3, 4), (0.0, 0.9, 0.7, 1.9, 1.6)),
         ffn_neurons=costs((0, 4, 16, 32, 48), (0.0, 1.4, 0.6, 2.9, 2.4)),
     )
     monkeypatch.setattr(Session, "latency_table", lambda *_, **__: table)
-    session = session_on(tiny_model(num_hidden_layers=2), Bert(), Labelled())
-    method = Obs(target=Target(latency=latency))
-    orders = orders_of(method, session)
-    point = Point.of(session, orders, budget_of(method.target, session))
-    kinds = [group.kind for group in session.groups]
-    pairs = list(zip(*(orders[group.name].counts for group in session.groups[:1]), strict=True))
-    assert len(pairs) == 5
-    best = np.inf
-    for counts in itertools.product(*(orders[group.name].counts for group in session.groups)):
-        if table.ratio(zip(kinds, counts, strict=True)) <= latency + 1e-9:
-            best = min(best, losses_of(session, orders, counts))
-    chosen = [point.counts[group.name] for group in session.groups]
-    assert table.ratio(zip(kinds, chosen, strict=True)) <= latency + 1e-6
-    assert losses_of(session, orders, chosen) == pytest.approx(best, rel=1e-12)
-    assert point.predicted == pytest.approx(best, rel=1e-12)
+    session = session_on(tiny_model(num_hidden_layers=2), Bert(), Labelled(), count=16)
+    orders = orders_of(obs(), session)
+    every = list(itertools.product(*(range(len(orders[group.name].counts)) for group in session.groups)))
+    prices, losses = np.zeros(len(every)), np.zeros(len(every))
+    for group, levels in zip(session.groups, np.array(every).T, strict=True):
+        order = orders[group.name]
+        prices += np.array([table.milliseconds(group.kind, count) for count in order.counts])[levels]
+        losses += np.array(order.losses)[levels]
+    ratios = np.array([table.at(price) for price in prices]) / table.dense_ms
+    assert len(every) > 10_000
+    for latency in (0.1, 0.3, 0.5, 0.7, 0.9):
+        point = Point.of(session, orders, budget_of(Target(latency=latency), session))
+        kept = [(group.kind, point.counts[group.name]) for group in session.groups]
+        assert table.ratio(kept) <= latency + 1e-9
+        assert point.predicted == pytest.approx(losses[ratios <= latency].min(), rel=1e-12)
+        assert point.predicted == pytest.approx(
+            sum(
+                order.losses[order.counts.index(count)]
+                for order, count in ((orders[group.name], point.counts[group.name]) for group in session.groups)
+            )
+        )
 
 
 @pytest.mark.parametrize("latency", [0.15, 0.4, 0.6, 0.9, 1.0])
@@ -236,10 +231,10 @@ def test_a_model_without_units_is_refused() -> None:
 
 @TWO_LAYOUTS
 def test_targets_together_give_what_each_gives_alone(model_type: str) -> None:
-    targets = [Target(macs=0.6), Target(macs=0.3), Target(params=0.5), Target(macs=0.1)]
-    together = prune_all(labelled(model_type), targets)
+    targets = [Target(macs=0.6), Target(params=0.5), Target(macs=0.1)]
+    together = prune_all(labelled(model_type, count=16), targets)
     for target, found in zip(targets, together, strict=True):
-        assert_same(found, Obs(target=target).prune(labelled(model_type)))
+        assert_same(found, Obs(target=target).prune(labelled(model_type, count=16)))
     assert len({str(found.metrics["neurons_kept"]) for found in together}) > 1
 
 
@@ -292,19 +287,15 @@ def test_chosen_masks_lose_less_than_their_opposites() -> None:
     assert divergence(session, chosen) < divergence(session, opposite)
 
 
-def test_a_duplicated_neuron_is_removed_without_loss() -> None:
-    session = session_on(tiny_model().double(), Bert(), Labelled())
+def test_a_duplicated_neuron_is_removed_without_loss(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_obs, "SHARE", 0.0)  # one neuron a step
+    session = session_on(tiny_model().double(), Bert(), Labelled(), count=120)  # the last layer counts one token a row
     group = session.groups[1]
     make_twin(session.model, group, twin=7, of=20)
     pruned = obs(0.999, ridge=1e-9).prune(session)
-    gone = {name: int((~keep).sum()) for name, keep in pruned.masks.keep.items() if not keep.all()}
-    assert set(gone) == {group.name}
-    order = orders_of(obs(0.999, ridge=1e-9), session)[group.name]
-    assert int(order.order[0]) in {7, 20}
-    keep = torch.ones(48, dtype=torch.bool)
-    keep[order.order[0]] = False
-    restored = Masks({**pruned.masks.keep, group.name: keep})
-    assert restored.keep[group.name].sum() == 47
+    gone = {name: (~keep).nonzero().flatten().tolist() for name, keep in pruned.masks.keep.items() if not keep.all()}
+    assert gone in ({group.name: [7]}, {group.name: [20]})
+    assert_lossless_by_tuning(session, pruned)
 
 
 def test_heads_without_output_go_first() -> None:
@@ -341,8 +332,9 @@ def test_so_little_is_kept_that_whole_sublayers_go(model_type: str) -> None:
     assert biases & set(pruned.weights)
 
 
-@TWO_LAYOUTS
-@pytest.mark.parametrize("keep", [0.05, 0.3, 0.7])
+@pytest.mark.parametrize(
+    ("model_type", "keep"), [("bert", 0.05), ("bert", 0.7), ("distilbert", 0.05), ("distilbert", 0.4)]
+)
 def test_masked_equals_shrunk_equals_onnx(model_type: str, keep: float, tmp_path: Path) -> None:
     session = labelled(model_type)
     pruned = obs(keep).prune(session)
@@ -391,10 +383,10 @@ def test_results_depend_neither_on_the_batch_size_nor_on_padding_nor_on_order() 
             torch.testing.assert_close(found.weights[name], weight, rtol=1e-5, atol=1e-7)
 
 
-@pytest.mark.parametrize("emptied", [(0,), (1,), (0, 1), (2,), (2, 3)])
+@pytest.mark.parametrize("emptied", [(0,), (0, 1), (2,), (3,)])
 @TWO_LAYOUTS
 def test_a_model_that_lost_sublayers_is_pruned_further(model_type: str, emptied: tuple[int, ...]) -> None:
-    dense = labelled(model_type)
+    dense = labelled(model_type, count=16)
     gone = {g.name: torch.full((g.units,), number not in emptied) for number, g in enumerate(dense.groups)}
     smaller = shrink(dense.model, dense.family, Masks(gone)).requires_grad_(False)
     session = replace(dense, model=smaller)

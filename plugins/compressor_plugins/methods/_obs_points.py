@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 from compressor.model import Masks, shrink
@@ -40,7 +41,7 @@ class Point:
 
     Attributes:
         orders: by group name.
-        counts: units left, by group name.
+        counts: units left, by group name; 0 of those that were emptied before.
         budget: that they keep.
         predicted: divergence per row that the losses add up to.
     """
@@ -60,13 +61,16 @@ class Point:
             tables.append(Levels(levels, budget.costs(group, levels), np.array(orders[group.name].losses)))
         chosen = choose_levels(tables, budget.most)
         pairs = list(zip(groups, tables, chosen, strict=True))
-        counts = {group.name: int(table.counts[level]) for group, table, level in pairs}
+        counts = dict.fromkeys((group.name for group in session.groups), 0)
+        counts |= {group.name: int(table.counts[level]) for group, table, level in pairs}
         return cls(orders, counts, budget, float(sum(table.losses[level] for _, table, level in pairs)))
 
     @property
     def masks(self) -> Masks:
         """Return what stays."""
-        return Masks({name: self.orders[name].keep(count) for name, count in self.counts.items()})
+        nothing = torch.zeros(0, dtype=torch.bool)
+        orders = self.orders
+        return Masks({name: orders[name].keep(n) if name in orders else nothing for name, n in self.counts.items()})
 
     def start(self, session: Session, statistics: Mapping[str, SublayerStatistics]) -> nn.Module:
         """Return the pruned model with every sublayer re-fitted to the dense model's inputs."""
