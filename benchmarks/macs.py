@@ -5,6 +5,7 @@ The unit of the benchmarks is F: one dense forward pass over the calibration row
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -14,7 +15,8 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from compressor.prune import fitting, solve
+from compressor.prune import fitting, removal, solve, students
+from compressor_plugins.methods import _obs
 
 PASSES = ("forward", "backward")
 KINDS = (*PASSES, "algebra")
@@ -41,12 +43,31 @@ def cholesky_solve_macs(right: Any, *_: Any, **__: Any) -> int:
     return int(right.shape[-2] ** 2 * right.shape[-1])
 
 
+def inverse_macs(matrix: Any, **_: Any) -> int:
+    """Return the MACs of inverting n x n matrices: n^3 each."""
+    return math.prod(matrix.shape[:-2]) * int(matrix.shape[-1] ** 3)
+
+
+def solve_macs(matrix: Any, right: Any, **_: Any) -> int:
+    """Return the MACs of factorising n x n matrices and solving for k columns: n^3 / 3 + n^2 k each."""
+    size = matrix.shape[-1]
+    return math.prod(matrix.shape[:-2]) * int(size**3 // 3 + size**2 * right.shape[-1])
+
+
+def eigen_macs(matrix: Any, *_: Any, **__: Any) -> int:
+    """Return the MACs of the eigenvectors of a symmetric n x n matrix by tridiagonal QR: 9/2 n^3."""
+    return int(matrix.shape[-1] ** 3 * 9 // 2)
+
+
 aten = torch.ops.aten
 UNKNOWN_TO_TORCH: dict[Any, Callable[..., int]] = {
     aten._scaled_dot_product_flash_attention_for_cpu: attention_macs,  # noqa: SLF001 - aten's own name
     aten._scaled_dot_product_flash_attention_for_cpu_backward: attention_backward_macs,  # noqa: SLF001 - the same
     aten.linalg_cholesky_ex: cholesky_macs,
     aten.cholesky_solve: cholesky_solve_macs,
+    aten.linalg_inv_ex: inverse_macs,
+    aten._linalg_solve_ex: solve_macs,  # noqa: SLF001 - the same
+    aten._linalg_eigh: eigen_macs,  # noqa: SLF001 - the same
 }
 """torch's table of costs has every attention kernel but the CPU's, and no factorisation."""
 
@@ -55,8 +76,8 @@ class MacCounter(TorchDispatchMode):
     """Counts inside a ``with`` block.
 
     Attributes:
-        macs: by kind: ``forward``, ``backward``, and ``algebra``: Gram matrices, factorisations and
-            solves. Products of a matrix with one vector are left out, and so is what numpy does.
+        macs: by kind: ``forward``, ``backward``, and ``algebra``: Gram matrices, factorisations, solves
+            and changes of weights. Products of a matrix with one vector are left out, and so is what numpy does.
     """
 
     def __init__(self) -> None:
@@ -96,6 +117,7 @@ def counting() -> Iterator[MacCounter]:
     counter = MacCounter()
     owners = [(solve.Moments, "add"), (solve.Moments, "kept"), (fitting, "residual")]
     owners += [(fitting, name) for name in ("solve_weights", "solve_scales", "solve_bias")]
+    owners += [(_obs, "removal_orders"), (removal.Removal, "updated"), (students, "_fold")]
     with ExitStack() as stack:
         for owner, name in owners:
             stack.enter_context(mock.patch.object(owner, name, counter.algebraic(getattr(owner, name))))
