@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from pydantic import ValidationError
+from torch import Tensor
 
 from compressor.errors import InputError
 from compressor.model import Masks, shrink
@@ -30,7 +31,7 @@ from compressor_plugins.exporters.onnx import OnnxExporter
 from compressor_plugins.families.bert import Bert
 from compressor_plugins.methods import _obs
 from compressor_plugins.methods._obs import counts_of
-from compressor_plugins.methods._obs_points import Point, budget_of
+from compressor_plugins.methods._obs_points import Point, budget_of, updated
 from compressor_plugins.methods.obs import Obs
 from compressor_plugins.tasks.squad import Squad
 from tests.model.test_latency_table import costs
@@ -145,21 +146,6 @@ def test_levels_descend_to_none_in_steps_that_may_end_anywhere_below(units: int,
         assert 1 in counts or units == 1
 
 
-def orders_of(method: Obs, session: Session) -> dict[str, Any]:
-    """Return the orders of a method on a session, as a run of it finds them."""
-    found: dict[str, Any] = {}
-    original = _obs.removal_orders
-
-    def spy(*args: Any) -> Any:
-        found.update(original(*args))
-        return found
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_obs, "removal_orders", spy)
-        method.prune(session)
-    return found
-
-
 def test_the_split_of_a_latency_with_odd_prices_equals_brute_force(monkeypatch: pytest.MonkeyPatch) -> None:
     table = toy_table(
         layers=2,
@@ -168,7 +154,7 @@ def test_the_split_of_a_latency_with_odd_prices_equals_brute_force(monkeypatch: 
     )
     monkeypatch.setattr(Session, "latency_table", lambda *_, **__: table)
     session = session_on(tiny_model(num_hidden_layers=2), Bert(), Labelled(), count=16)
-    orders = orders_of(obs(), session)
+    _, orders = statistics_and_orders(obs(), session)
     every = list(itertools.product(*(range(len(orders[group.name].counts)) for group in session.groups)))
     prices, losses = np.zeros(len(every)), np.zeros(len(every))
     for group, levels in zip(session.groups, np.array(every).T, strict=True):
@@ -292,10 +278,62 @@ def test_a_duplicated_neuron_is_removed_without_loss(monkeypatch: pytest.MonkeyP
     session = session_on(tiny_model().double(), Bert(), Labelled(), count=120)  # the last layer counts one token a row
     group = session.groups[1]
     make_twin(session.model, group, twin=7, of=20)
-    pruned = obs(0.999, ridge=1e-9).prune(session)
+    pruned = obs(0.999, ridge=1e-6).prune(session)
     gone = {name: (~keep).nonzero().flatten().tolist() for name, keep in pruned.masks.keep.items() if not keep.all()}
     assert gone in ({group.name: [7]}, {group.name: [20]})
     assert_lossless_by_tuning(session, pruned)
+
+
+def statistics_and_orders(method: Obs, session: Session) -> tuple[dict[str, Any], dict[str, Any]]:
+    found: list[Any] = []
+    original = _obs.removal_orders
+
+    def spy(method: Obs, session: Session, statistics: Any) -> Any:
+        found.extend([statistics, original(method, session, statistics)])
+        return found[1]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_obs, "removal_orders", spy)
+        method.prune(session)
+    return found[0], found[1]
+
+
+def test_the_loss_of_a_whole_sublayer_is_half_its_variance_in_the_metric_of_the_curvature() -> None:
+    session = session_on(tiny_model().double(), Bert(), Labelled(), count=16)
+    statistics, orders = statistics_and_orders(obs(ridge=1e-6), session)
+    for group in session.groups:
+        own = statistics[group.name]
+        weight = session.model.get_parameter(f"{group.consumer.module}.weight")
+        varies = weight @ own.covariance @ weight.T
+        curvature = own.gradients.gram / 16
+        expected = 0.5 * float((varies * curvature).sum())
+        assert orders[group.name].losses[-1] == pytest.approx(expected, rel=5e-3)
+
+
+@pytest.mark.parametrize("number", [0, 1, 3, 5])
+@pytest.mark.parametrize("kept", [0, 2, 4])
+def test_updated_weights_and_bias_keep_the_mean_and_lower_the_error_on_the_dense_inputs(number: int, kept: int) -> None:
+    session = session_on(tiny_model().double(), Bert(), Labelled(), count=16)
+    statistics, orders = statistics_and_orders(obs(ridge=1e-6), session)
+    group = session.groups[number]
+    keep = orders[group.name].keep(kept)
+    changed = updated(session.model, group, keep, orders[group.name], statistics[group.name])
+    name = group.consumer.module
+    weight, bias = (session.model.get_parameter(f"{name}.{part}") for part in ("weight", "bias"))
+    read: list[Tensor] = []
+    with session.model.get_submodule(name).register_forward_pre_hook(lambda _, inputs: read.append(inputs[0])):
+        for batch in session.calibration.batches(session.device):
+            raw_output(session.model, batch)
+            counted = _obs.token_weights(session, batch, group) > 0
+            read[-1] = read[-1][counted]
+    x, stay = torch.cat(read), keep.repeat_interleave(group.width)
+    wanted = x @ weight.T + bias
+    found = x[:, stay] @ changed[f"{name}.weight"][:, stay].T + changed[f"{name}.bias"]
+    plain = x[:, stay] @ weight[:, stay].T + bias
+    torch.testing.assert_close(found.mean(dim=0), wanted.mean(dim=0))
+    errors = [float((each - wanted).square().sum()) for each in (found, plain)]
+    assert errors[0] < 0.9 * errors[1] or keep.all()
+    assert torch.equal(changed[f"{name}.weight"][:, ~stay], weight[:, ~stay])
 
 
 def test_heads_without_output_go_first() -> None:

@@ -177,6 +177,16 @@ def test_a_gram_without_full_rank_gives_finite_losses_and_updates(width: int, ro
 
 
 @WIDTHS
+def test_one_unit_after_the_other_stays_accurate_where_a_gram_lacks_half_its_rank(width: int) -> None:
+    inputs, weight = problem(width, rows=30 * width, units=60)
+    found = removed(inputs, weight, width, list(range(60))[::-1], 1e-6)
+    assert list(found.losses) == sorted(found.losses)
+    for count in (40, 29, 10, 0):
+        _, error = refitted(inputs, weight, columns_of(found.keep(count), width), 1e-6)
+        assert found.losses[60 - count] == pytest.approx(error, rel=1e-3)
+
+
+@WIDTHS
 def test_errors_that_nothing_feels_cost_nothing(width: int) -> None:
     inputs, _ = problem(width)
     blind = torch.zeros(UNITS * width, 0, dtype=torch.float64)

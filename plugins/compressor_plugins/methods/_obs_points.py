@@ -99,9 +99,9 @@ def updated(
 ) -> dict[str, Tensor]:
     """Return a consumer's matrix and bias, in full shape, re-fitted for the units that go."""
     name = group.consumer.module
-    weight = model.get_parameter(f"{name}.weight").detach().clone()
+    present = model.get_parameter(f"{name}.weight").detach()
+    weight, before = present.clone(), present.double()  # which may be the parameter itself
     stay = keep.repeat_interleave(group.width).to(weight.device)
-    before = weight.double()
     weight[:, stay] = order.updated(before, int(keep.sum())).to(weight)
     after = weight.double() * stay
     result = {f"{name}.weight": weight}
