@@ -137,6 +137,17 @@ def test_the_metric_is_the_mean_over_rows_of_every_tokens_gradients(model_type: 
         assert float(torch.linalg.eigvalsh(left_out)[0]) > -1e-9 * float(expected.trace())
 
 
+def test_gradients_of_tokens_that_count_a_little_count_in_full() -> None:
+    model, batch = model_of(), tiny_batch(lengths=LENGTHS, labels=False)
+    whole, little = (
+        statistics_of([batch], model, token_weights=lambda each, _, share=share: each["attention_mask"] * share)
+        for share in (1.0, 0.1)
+    )
+    for name, statistics in whole.items():
+        torch.testing.assert_close(little[name].gradients.gram, statistics.gradients.gram)
+        assert little[name].inputs.weight == pytest.approx(0.1 * statistics.inputs.weight)
+
+
 def test_tokens_that_do_not_count_are_left_out_of_both() -> None:
     model, batch = model_of(), tiny_batch(lengths=LENGTHS, labels=False)
     first = torch.zeros_like(batch["attention_mask"])
