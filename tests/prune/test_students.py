@@ -327,11 +327,12 @@ def test_a_folded_correction_is_applied_to_what_is_read(*, biased: bool) -> None
         torch.testing.assert_close(linear(x), expected)
 
 
-def test_tokens_count_as_their_weights_say(tmp_path: Path) -> None:
+@pytest.mark.parametrize("share", [0.0, 0.25])
+def test_tokens_count_as_their_weights_say(share: float, tmp_path: Path) -> None:
     def first_tokens(batch: Mapping[str, Tensor], group: PrunableGroup) -> Tensor:
         weights = batch["attention_mask"].double()
         if group.kind == "ffn_neurons":
-            weights[:, 1:] = 0
+            weights[:, 1:] *= share
         return weights
 
     teacher = teacher_on(tmp_path, tiny_model().double(), Bert(), token_weights=first_tokens)
@@ -340,7 +341,10 @@ def test_tokens_count_as_their_weights_say(tmp_path: Path) -> None:
     student = Student(teacher, copy_of(teacher, masks), name="student")
     climb(teacher, student)
     bias: Any = student.model.get_submodule(group.consumer.module).bias
-    expected = given(teacher.model, group.consumer.module, batches_of(), first_only=True).mean(dim=0)
+    first = given(teacher.model, group.consumer.module, batches_of(), first_only=True)
+    every = given(teacher.model, group.consumer.module, batches_of())
+    weighted = (1 - share) * first.sum(dim=0) + share * every.sum(dim=0)
+    expected = weighted / ((1 - share) * len(first) + share * len(every))
     torch.testing.assert_close(bias.detach(), expected)
 
 
