@@ -5,7 +5,8 @@ agreement with the dense predictions on the whole validation split, encoder MACs
 in units of F = one dense forward over the calibration rows: MAC-weighted forwards plus backwards over activations,
 with Gram matrices and solves apart. Counts are of what ran, not of a clock.
 
-A method is a name and, behind a colon, its options: ``fisher`` or ``'kprune:{"refresh": 0, "measure": "curvature"}'``.
+With ``--together`` a method prunes for all keep levels in one call, as ``compress sweep`` lets it; its costs and seconds are
+then those of all levels, on every row. A method is a name and, behind a colon, its options: ``fisher`` or ``'kprune:{"refresh": 0, "measure": "curvature"}'``.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from compressor.model.costs import encoder_macs
 from compressor.model.outputs import OUTPUT_NAMES, raw_output
 from compressor.model.runtime import SessionOptions, open_session
 from compressor.model.surgery import shrink
-from compressor.plugin import Exporter, PruningMethod, Registry
+from compressor.plugin import Exporter, Pruned, PruningMethod, Registry, Target
 from compressor.recipe.loader import load_recipe
 from compressor.recipe.plan import compile_plan
 from compressor.run import load
@@ -52,6 +53,7 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=512)
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--sequence", type=float, help="tokens that MACs are counted at; default: calibration mean")
+    parser.add_argument("--together", action="store_true", help="all keep levels in one call of the method")
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
     parser.add_argument("--runtime", choices=["onnx", "torch"], default="onnx", help="where the metric is computed")
     parser.add_argument("--json", type=Path, help="write every row here")
@@ -75,24 +77,30 @@ def measure(options: argparse.Namespace, seed: int) -> Iterator[dict[str, Any]]:
     unit = dense_forward(session)
     for text in options.methods:
         name, _, given = text.partition(":")
-        for keep in options.keep:
-            target = {"macs": keep} | ({"sequence": options.sequence} if options.sequence else {})
-            asked = {**json.loads(given or "{}"), "target": target}
+        together = [options.keep] if options.together else [[keep] for keep in options.keep]
+        for keeps in together:
+            targets = [target_of(keep, options) for keep in keeps]
+            asked = {**json.loads(given or "{}"), "target": targets[0]}
             method = cast("PruningMethod", registry.get("method", name).model_validate(asked))
-            costs, smaller = pruned(session, method, unit)
-            found = compare(session.task, outputs(session, smaller, exporter), dense, session.validation)
-            yield {
-                "method": text,
-                "seed": seed,
-                "keep": keep,
-                "rows": found.rows,
-                "metric": found.metric,
-                "dense": found.dense[found.metric],
-                "compressed": found.compressed[found.metric],
-                "kl": found.kl,
-                "agreement": None if found.churn is None else 1 - found.churn,
-                **costs,
-            }
+            for keep, (costs, smaller) in zip(keeps, pruned(session, method, targets, unit), strict=True):
+                found = compare(session.task, outputs(session, smaller, exporter), dense, session.validation)
+                yield {
+                    "method": text,
+                    "seed": seed,
+                    "keep": keep,
+                    "rows": found.rows,
+                    "metric": found.metric,
+                    "dense": found.dense[found.metric],
+                    "compressed": found.compressed[found.metric],
+                    "kl": found.kl,
+                    "agreement": None if found.churn is None else 1 - found.churn,
+                    **costs,
+                }
+
+
+def target_of(keep: float, options: argparse.Namespace) -> Target:
+    """Return the target on MACs."""
+    return Target(macs=keep, **({"sequence": options.sequence} if options.sequence else {}))
 
 
 def opened(options: argparse.Namespace, seed: int, registry: Registry) -> Session:
@@ -120,28 +128,35 @@ def dense_forward(session: Session) -> int:
     return counter.macs["forward"]
 
 
-def pruned(session: Session, method: PruningMethod, unit: int) -> tuple[dict[str, Any], torch.nn.Module]:
-    """Run a method; return what it cost, and the smaller model."""
+def pruned(
+    session: Session, method: PruningMethod, targets: list[Target], unit: int
+) -> list[tuple[dict[str, Any], torch.nn.Module]]:
+    """Run a method for all targets; return, for each, what all of them cost together, and the smaller model."""
     if session.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
         torch.cuda.synchronize()
     start = time.perf_counter()
     with counting() as counter:
-        found = method.prune(session)
+        found = list(method.prune_all(session, targets))
     if session.device.type == "cuda":
         torch.cuda.synchronize()
     seconds = time.perf_counter() - start
     costs = {name: count / unit for name, count in counter.macs.items()}
-    smaller = shrink(session.model, session.family, found.masks, found.weights)
-    length = found.metrics["sequence"]
-    dense = encoder_macs(session.model, session.groups, length)
-    return {
-        "macs": encoder_macs(smaller, session.family.groups(smaller), length) / dense,
-        **costs,
+    costs |= {
         "cost": sum(costs[name] for name in PASSES),
         "seconds": seconds,
         "peak_mb": peak_megabytes(session.device),
-    }, smaller
+    }
+    return [sized(session, one, costs) for one in found]
+
+
+def sized(session: Session, found: Pruned, costs: dict[str, Any]) -> tuple[dict[str, Any], torch.nn.Module]:
+    """Return the costs with what the masks keep, and the smaller model."""
+    smaller = shrink(session.model, session.family, found.masks, found.weights, dropped_layers=found.dropped_layers)
+    length = found.metrics["sequence"]
+    dense = encoder_macs(session.model, session.groups, length)
+    kept = {name: found.metrics.get(name) for name in ("heads_kept", "neurons_kept")}
+    return {"macs": encoder_macs(smaller, session.family.groups(smaller), length) / dense, **costs, **kept}, smaller
 
 
 def peak_megabytes(device: torch.device) -> float:

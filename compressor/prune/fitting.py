@@ -16,6 +16,8 @@ Solver = Callable[[Moments, float], Correction]
 
 RIDGES = (1e-7, 1e-5, 1e-3, 1e-2, 1e-1)
 """Candidates, relative to the mean diagonal of the normal matrix; held-out rows choose."""
+STRONG_RIDGES = (1e-1, 1.0)
+"""Candidates where the present weights are a re-fit already: weaker ones fit what only the calibration rows have."""
 FALLBACKS: Mapping[Tuning, tuple[Tuning, ...]] = {"weights": ("weights", "scales"), "scales": ("scales",), "none": ()}
 
 
@@ -62,11 +64,13 @@ def best_correction(
         tuning: the strongest to try; a sublayer without units has only its bias.
         weight: the output matrix's columns that are left, shape (D, columns).
         evidence: of these columns.
-        whole: whether what was chosen is fitted again to all rows, the held-out ones among them.
+        whole: whether the ridges are the strong ones, and what was chosen is fitted again to all rows, the held-out ones
+            among them.
     """
     before = residual(evidence.judge)
     for name, solve in _solvers(group, tuning, weight):
-        best, ridge, error = _best_ridge(evidence, solve, RIDGES if name != "bias" else (0.0,))
+        ridges = (0.0,) if name == "bias" else STRONG_RIDGES if whole else RIDGES
+        best, ridge, error = _best_ridge(evidence, solve, ridges)
         if error < before:
             chosen = solve(evidence.train + evidence.held, ridge) if whole else best
             return chosen, SublayerFit(group.name, name, ridge, before, error)
@@ -81,7 +85,7 @@ def corrected_inputs(group: PrunableGroup, evidence: Evidence) -> tuple[Correcti
         evidence: of what the student's sublayer reads, and of what the teacher's reads minus that.
     """
     before = residual(evidence.judge)
-    _, ridge, error = _best_ridge(evidence, _solve_weights, RIDGES)
+    _, ridge, error = _best_ridge(evidence, _solve_weights, STRONG_RIDGES)
     if error < before:
         chosen = _solve_weights(evidence.train + evidence.held, ridge)
         return chosen, SublayerFit(group.name, "weights", ridge, before, error)

@@ -16,6 +16,9 @@ from torch import Tensor
 
 from compressor.errors import CompressorError
 
+STEP = 0.02
+"""Most of the units that are left that go at once: within a step, units do not know of each other."""
+
 
 @dataclass(frozen=True)
 class Removal:
@@ -57,14 +60,14 @@ class Removal:
 
 
 def remove_units(gram: Tensor, outputs: Tensor, *, width: int, counts: Sequence[int], ridge: float) -> Removal:
-    """Remove all units of a group, those of least loss first, several at a time.
+    """Remove all units of a group, those of least loss first, few at a time.
 
     Args:
         gram: second moments of the consumer's inputs (centred, where a bias is re-fitted), shape (columns, columns).
         outputs: what the columns add to the output, in coordinates in which squared errors count alike, shape
             (columns, R): ``W'`` itself, or ``W' G^(1/2)`` for errors weighted by G.
         width: columns per unit.
-        counts: units left after every step, descending to 0.
+        counts: units left at every level below the first, descending to 0.
         ridge: relative to the mean diagonal of ``gram``.
 
     Raises:
@@ -79,9 +82,12 @@ def remove_units(gram: Tensor, outputs: Tensor, *, width: int, counts: Sequence[
     order: list[int] = []
     losses = [0.0]
     for count in counts:
-        gone = left.cheapest(len(left.units) - count)
-        order += left.units[gone].tolist()
-        losses.append(losses[-1] + left.remove(gone))
+        loss = losses[-1]
+        while len(left.units) > count:
+            gone = left.cheapest(min(len(left.units) - count, max(1, int(STEP * len(left.units)))))
+            order += left.units[gone].tolist()
+            loss += left.remove(gone)
+        losses.append(loss)
     return Removal(torch.tensor(order), (units, *counts), tuple(losses), ridged, width)
 
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 ALIGNMENT = 16
 """FFN widths above four times this are multiples of it: what lies between costs as much in onnxruntime."""
 SHARE = 0.06
-"""Most of the neurons that are left that go in one step."""
+"""Most of the neurons that are left between two levels."""
 
 
 def prune_all(method: Obs, session: Session, targets: Sequence[Target]) -> Iterator[Pruned]:

@@ -44,7 +44,7 @@ class Obs(PruningMethod):
     )
     ridge: float = Field(
         default=1e-2,
-        gt=0,
+        ge=1e-6,
         description="Added to the inputs' covariance before units are removed, relative to its mean diagonal.",
     )
     undo_drift: bool = Field(
