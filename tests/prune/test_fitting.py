@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from compressor.prune import Correction, Evidence, Moments, residual, solve_weights
-from compressor.prune.fitting import RIDGES, best_correction, corrected_inputs
+from compressor.prune.fitting import RIDGES, STRONG_RIDGES, best_correction, corrected_inputs
 from compressor.testing import tiny_model
 from compressor_plugins.families.bert import Bert
 
@@ -46,7 +46,10 @@ def assert_equal(found: Correction | None, expected: Correction) -> None:
 def test_the_chosen_ridge_is_fitted_to_all_rows_only_where_that_is_asked(*, noise: float, whole: bool) -> None:
     given = evidence(noise=noise)
     correction, fit = best_correction(GROUP, "weights", weight(), given, whole=whole)
-    errors = {ridge: residual(given.held, solve_weights(given.train, ridge=ridge)) for ridge in RIDGES}
+    errors = {
+        ridge: residual(given.held, solve_weights(given.train, ridge=ridge))
+        for ridge in (STRONG_RIDGES if whole else RIDGES)
+    }
     assert fit.ridge == min(errors, key=errors.__getitem__)
     assert fit.error_after == errors[fit.ridge]  # judged by rows that did not fit it, either way
     assert fit.error_before == residual(given.held)
@@ -83,7 +86,7 @@ def test_what_harms_held_out_rows_is_not_taken(*, whole: bool) -> None:
 def test_inputs_are_corrected_by_what_all_rows_say_at_the_ridge_that_held_out_rows_choose() -> None:
     given = evidence(noise=1.0)
     correction, fit = corrected_inputs(GROUP, given)
-    errors = {ridge: residual(given.held, solve_weights(given.train, ridge=ridge)) for ridge in RIDGES}
+    errors = {ridge: residual(given.held, solve_weights(given.train, ridge=ridge)) for ridge in STRONG_RIDGES}
     assert (fit.group, fit.accepted, fit.error_after) == (GROUP.name, "weights", min(errors.values()))
     assert fit.ridge is not None
     assert_equal(correction, solve_weights(given.train + given.held, ridge=fit.ridge))
@@ -96,8 +99,8 @@ def test_without_held_out_rows_the_fitted_ones_judge() -> None:
         corrected_inputs(GROUP, given),
     ):
         assert fit.error_before == residual(given.train)
-        assert fit.ridge == RIDGES[0]
-        assert_equal(correction, solve_weights(given.train, ridge=RIDGES[0]))
+        assert fit.ridge == STRONG_RIDGES[0]
+        assert_equal(correction, solve_weights(given.train, ridge=STRONG_RIDGES[0]))
 
 
 def test_moments_add_up_to_those_of_both_sets_of_rows() -> None:
