@@ -321,10 +321,10 @@ def test_two_flavours_of_onnxruntime_are_refused(arguments: tuple[str, ...], mon
 def test_a_plugin_that_cannot_be_imported_stops_only_what_needs_it(
     pruning: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    install(tmp_path / "site", "unlucky", {"obs": "broken_for_run"}, modules={"broken_for_run": "import nothing_like"})
+    install(tmp_path / "site", "unlucky", {"unheard": "broken_for_run"}, modules={"broken_for_run": "import nothing_like"})
     monkeypatch.syspath_prepend(tmp_path / "site")
-    needed: Any = compress("apply", pruning, "-o", "needed", "--set", "steps.0.prune.method=obs")
+    needed: Any = compress("apply", pruning, "-o", "needed", "--set", "steps.0.prune.method=unheard")
     assert (needed.exit_code, needed.stdout) == (4, "")
-    assert "plugin 'obs' of unlucky 1.0 (broken_for_run) failed to load: ModuleNotFoundError" in needed.stderr
+    assert "plugin 'unheard' of unlucky 1.0 (broken_for_run) failed to load: ModuleNotFoundError" in needed.stderr
     assert not list(tmp_path.glob("needed*"))
     assert compress("apply", pruning, "-o", "other").exit_code == 0

@@ -51,6 +51,11 @@ def refitted(inputs: Tensor, weight: Tensor, stay: NDArray[np.bool_], ridge: flo
     return torch.from_numpy(solution.T), float((left**2).sum())
 
 
+@pytest.fixture(autouse=True)
+def _as_many_units_a_step_as_levels_ask(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(removal, "STEP", 1.0)
+
+
 @WIDTHS
 @RIDGES
 @STEPS
