@@ -199,7 +199,9 @@ def test_plugins_shows_two_that_clash_and_other_verbs_refuse(toys: Path):
 
 
 def test_a_recipe_that_needs_a_failed_plugin_ends_with_4(toys: Path):
-    install(toys / "site", "unlucky", {"unheard": "broken_for_cli"}, modules={"broken_for_cli": "import nothing_like_it"})
+    install(
+        toys / "site", "unlucky", {"unheard": "broken_for_cli"}, modules={"broken_for_cli": "import nothing_like_it"}
+    )
     result = compress("check", recipe(toys, GOOD.replace("method: toy", "method: unheard")))
     assert result.exit_code == 4
     assert "error: method 'unheard' is not available: plugin 'unheard' of unlucky 1.0" in result.stderr

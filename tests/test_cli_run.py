@@ -321,7 +321,9 @@ def test_two_flavours_of_onnxruntime_are_refused(arguments: tuple[str, ...], mon
 def test_a_plugin_that_cannot_be_imported_stops_only_what_needs_it(
     pruning: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    install(tmp_path / "site", "unlucky", {"unheard": "broken_for_run"}, modules={"broken_for_run": "import nothing_like"})
+    install(
+        tmp_path / "site", "unlucky", {"unheard": "broken_for_run"}, modules={"broken_for_run": "import nothing_like"}
+    )
     monkeypatch.syspath_prepend(tmp_path / "site")
     needed: Any = compress("apply", pruning, "-o", "needed", "--set", "steps.0.prune.method=unheard")
     assert (needed.exit_code, needed.stdout) == (4, "")
