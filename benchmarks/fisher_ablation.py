@@ -76,7 +76,7 @@ def measure(arguments: argparse.Namespace, seed: int) -> Iterator[dict[str, Any]
             chosen = (method.importance, method.rearrange, method.teacher, method.floor)
             length = session.calibration.mean_length
             if chosen not in masks:
-                budget = _fisher.budget_of(method, session, length)
+                budget = _fisher.budget_of(method.target, session, length)
                 masks[chosen] = _fisher.choose_masks(method, session, gradients[method.importance], budget)
             weights, _ = _fisher.tune(method, session, *masks[chosen])
             seconds = time.perf_counter() - start

@@ -55,6 +55,12 @@ class PrunableGroup:
     counters: Mapping[str, int] = field(default_factory=dict)
 
     @property
+    def inner_consumer(self) -> str:
+        """Name of the consumer inside the block; empty where the block feeds it from outside."""
+        inside = self.consumer.module.startswith(f"{self.block}.")
+        return self.consumer.module.removeprefix(f"{self.block}.") if inside else ""
+
+    @property
     def width(self) -> int:
         """Columns of the consumer that one unit owns: the head width, or 1 for a neuron."""
         return self.consumer.width

@@ -237,9 +237,8 @@ def _empty(model: nn.Module, group: PrunableGroup) -> None:
     if group.kind == "ffn_neurons":
         model.set_submodule(group.block, nn.Identity())
         model.set_submodule(group.consumer.module, left_over)
-    elif group.consumer.module.startswith(f"{group.block}."):
-        inner = group.consumer.module.removeprefix(f"{group.block}.")
-        model.set_submodule(group.block, EmptyAttention(inner, left_over))
+    elif group.inner_consumer:
+        model.set_submodule(group.block, EmptyAttention(group.inner_consumer, left_over))
     else:
         model.set_submodule(group.block, EmptyAttention())
         model.set_submodule(group.consumer.module, left_over)

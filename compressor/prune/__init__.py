@@ -4,7 +4,17 @@ from compressor.prune.allocate import rearrange, search_masks, threshold_masks
 from compressor.prune.capture import Signals, consumer_inputs, frozen, gate_gradients, gate_products
 from compressor.prune.curvature import DensePass, SublayerStatistics
 from compressor.prune.fitting import Evidence, SublayerFit, Tuning, kept_columns
-from compressor.prune.layerwise import LayerCall, Sublayer, layer_names, record, replay, replay_until, resumed, watched
+from compressor.prune.layerwise import (
+    LayerCall,
+    Sublayer,
+    layer_names,
+    record,
+    replay,
+    replay_until,
+    resumed,
+    token_weights,
+    watched,
+)
 from compressor.prune.levels import Levels, choose_levels, level_masks
 from compressor.prune.reconstruction import reconstruct
 from compressor.prune.removal import Removal, remove_units
@@ -54,6 +64,7 @@ __all__ = [
     "solve_weights",
     "temporary_shelf",
     "threshold_masks",
+    "token_weights",
     "unpruned",
     "watched",
 ]

@@ -17,10 +17,10 @@ from torch import Tensor, nn
 
 from compressor.model.groups import PrunableGroup
 from compressor.model.outputs import raw_output
-from compressor.prune.capture import Batch, Signals, frozen
+from compressor.prune.capture import Signals, frozen
+from compressor.prune.layerwise import TokenWeights
 from compressor.prune.solve import Moments
 
-TokenWeights = Callable[[Batch, PrunableGroup], Tensor]
 TINY = 1e-300
 NEGLIGIBLE = 1e-3
 """Share of the curvature's trace whose directions are left out of the metric."""

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
 from torch import Tensor
 
 from compressor.model.groups import PrunableGroup
@@ -14,6 +15,8 @@ from compressor.prune.solve import Correction, Moments, residual, solve_bias, so
 Tuning = Literal["weights", "scales", "none"]
 Solver = Callable[[Moments, float], Correction]
 
+HELD_OUT = 8
+"""One row in so many is kept from the fit: it chooses the ridge, and whether a sublayer's correction is taken."""
 RIDGES = (1e-7, 1e-5, 1e-3, 1e-2, 1e-1)
 """Candidates, relative to the mean diagonal of the normal matrix; held-out rows choose."""
 STRONG_RIDGES = (1e-1, 1.0)
@@ -27,6 +30,24 @@ class Evidence:
 
     train: Moments
     held: Moments
+
+    @classmethod
+    def empty(cls, columns: int, outputs: int, device: torch.device) -> Evidence:
+        """Return moments of nothing, of activations of shape (tokens, columns) and errors of shape (tokens, outputs)."""
+        return cls(*(Moments(columns, outputs, device) for _ in range(2)))
+
+    def add(self, activations: Tensor, errors: Tensor, *, weights: Tensor, held: Tensor) -> None:
+        """Take in one batch.
+
+        Args:
+            activations: shape (B, T, columns).
+            errors: shape (B, T, outputs).
+            weights: how much every token counts, shape (B, T); 0 = not at all.
+            held: which rows are held out, shape (B,).
+        """
+        for moments, rows in ((self.train, ~held), (self.held, held)):
+            tokens = (weights > 0) & rows.unsqueeze(1)
+            moments.add(activations[tokens], errors[tokens], weights[tokens])
 
     @property
     def judge(self) -> Moments:
@@ -47,6 +68,11 @@ class SublayerFit:
     ridge: float | None
     error_before: float
     error_after: float
+
+
+def held_out(first: int, count: int, device: torch.device) -> Tensor:
+    """Return which of ``count`` rows are held out, shape (count,), the first of them being row number ``first``."""
+    return torch.arange(first, first + count, device=device) % HELD_OUT == HELD_OUT - 1
 
 
 def kept_columns(group: PrunableGroup, keep: Tensor) -> Tensor:

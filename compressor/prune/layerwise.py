@@ -19,6 +19,8 @@ from compressor.model.groups import PrunableGroup
 from compressor.model.outputs import raw_output
 
 Batch = Mapping[str, Tensor]
+TokenWeights = Callable[[Batch, PrunableGroup], Tensor]
+"""From a batch and a group to how much every token of its sublayer counts, shape (B, T); 0 for padding."""
 Run = Callable[[nn.Module, Batch], Any]
 
 
@@ -54,6 +56,21 @@ class Sublayer:
 def layer_names(groups: Sequence[PrunableGroup]) -> tuple[str, ...]:
     """Return the dotted names of the layers that hold the groups, bottom to top."""
     return tuple(dict.fromkeys(group.layer for group in sorted(groups, key=lambda group: group.index)))
+
+
+def token_weights(layers: Sequence[str], read: Callable[[Batch], Tensor]) -> TokenWeights:
+    """Return weights under which the tokens that are read count in the last layer, and every real token below.
+
+    Args:
+        layers: dotted names, bottom to top.
+        read: from a batch to how much each token of the last layer matters, shape (B, T).
+    """
+
+    def weights(batch: Batch, group: PrunableGroup) -> Tensor:
+        real = batch["attention_mask"]
+        return read(batch) * real if group.layer == layers[-1] else real
+
+    return weights
 
 
 def record(

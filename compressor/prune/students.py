@@ -16,14 +16,21 @@ from torch import Tensor, nn
 
 from compressor.model.groups import PrunableGroup
 from compressor.model.surgery import EmptyAttention, Family
-from compressor.prune.curvature import TokenWeights
-from compressor.prune.fitting import Evidence, SublayerFit, best_correction, corrected_inputs
-from compressor.prune.layerwise import Batch, LayerCall, Run, layer_names, record, replay, stopped, watched, without
+from compressor.prune.fitting import Evidence, SublayerFit, best_correction, corrected_inputs, held_out
+from compressor.prune.layerwise import (
+    Batch,
+    LayerCall,
+    Run,
+    TokenWeights,
+    layer_names,
+    record,
+    replay,
+    stopped,
+    watched,
+    without,
+)
 from compressor.prune.shelf import Shelf
-from compressor.prune.solve import Correction, Moments
-
-HELD_OUT = 8
-"""One row in so many is kept from the fit while it chooses the ridge, and whether a correction is taken."""
+from compressor.prune.solve import Correction
 
 
 @dataclass(frozen=True)
@@ -79,9 +86,8 @@ class Teacher:
         for number, batch in enumerate(self.batches()):
             with without(self.model, self._calls, self.layers):
                 hidden, calls = record(self.model, self.layers, batch)
-            rows = torch.arange(first, first + len(hidden), device=hidden.device)
+            yield Visit(number, batch, calls, held_out(first, len(hidden), hidden.device))
             first += len(hidden)
-            yield Visit(number, batch, calls, rows % HELD_OUT == HELD_OUT - 1)
 
     def own(self, layer: str) -> list[PrunableGroup]:
         """Return the groups of a layer that have units."""
@@ -151,14 +157,14 @@ class Student:
     def _correct_inputs(self, group: PrunableGroup, below: list[PrunableGroup]) -> None:
         """Map what a sublayer reads back to what the teacher's reads, by a linear map folded into its producers."""
         first: Any = self.model.get_submodule(group.producers[0].module)
-        evidence = Evidence(*(Moments(first.in_features, first.in_features, self._device) for _ in range(2)))
+        evidence = Evidence.empty(first.in_features, first.in_features, self.teacher.shelf.device)
         with watched(self.model, [group]) as seen:
             for visit in self.teacher.visits():
                 with self._resumed(below, visit), stopped(first, before=True):
                     replay(self.model, group.layer, visit.calls[group.layer], self._hidden(group.layer, visit))
                 read = seen[group.name].residual
                 missed = self.teacher.shelf.get(f"read-{group.kind}", visit.number) - read
-                self._observe(evidence, (read, missed), visit.batch["attention_mask"], visit)
+                evidence.add(read, missed, weights=visit.batch["attention_mask"], held=visit.held)
         correction, fit = corrected_inputs(group, evidence)
         self.drifts.append(fit)
         if correction is not None:
@@ -169,7 +175,7 @@ class Student:
         """Re-fit what a sublayer's consumer makes of its inputs to what the teacher's sublayer gives."""
         consumer: Any = self.model.get_submodule(group.consumer.module)
         columns = group.units * group.width
-        evidence = Evidence(*(Moments(columns, consumer.out_features, self._device) for _ in range(2)))
+        evidence = Evidence.empty(columns, consumer.out_features, self.teacher.shelf.device)
         with watched(self.model, [group]) as seen:
             for visit in self.teacher.visits():
                 with self._resumed(below, visit), stopped(consumer):
@@ -179,7 +185,7 @@ class Student:
                     self.teacher.shelf.put(f"{self.name}-attention", visit.number, passed.activations)
                 errors = self.teacher.shelf.get(f"wanted-{group.kind}", visit.number) - passed.before_norm
                 weights = self.teacher.token_weights(visit.batch, group)
-                self._observe(evidence, (passed.activations[..., :columns], errors), weights, visit)
+                evidence.add(passed.activations[..., :columns], errors, weights=weights, held=visit.held)
         weight = consumer.weight if columns else torch.zeros(consumer.out_features, 0)
         correction, fit = best_correction(group, "weights", weight, evidence, whole=True)
         self.fits.append(fit)
@@ -189,15 +195,6 @@ class Student:
             consumer.weight.copy_(consumer.weight.double() + correction.weight)
         if consumer.bias is not None:
             consumer.bias.copy_(consumer.bias.double() + correction.bias)
-
-    @property
-    def _device(self) -> torch.device:
-        return self.teacher.shelf.device
-
-    def _observe(self, evidence: Evidence, pair: tuple[Tensor, Tensor], weights: Tensor, visit: Visit) -> None:
-        for moments, rows in ((evidence.train, ~visit.held), (evidence.held, visit.held)):
-            tokens = (weights > 0) & rows.unsqueeze(1)
-            moments.add(pair[0][tokens], pair[1][tokens], weights[tokens])
 
 
 def _fold(producer: Any, correction: Correction) -> None:
@@ -232,9 +229,7 @@ def remembered(model: nn.Module, group: PrunableGroup, activations: Tensor) -> I
         group: of heads.
         activations: what the consumer read, shape (B, T, units * width).
     """
-    block, inner = model.get_submodule(group.block), ""
-    if group.consumer.module.startswith(f"{group.block}."):
-        inner = group.consumer.module.removeprefix(f"{group.block}.")
+    block, inner = model.get_submodule(group.block), group.inner_consumer
     consumer = model.get_submodule(group.consumer.module) if inner else None
     try:
         model.set_submodule(group.block, _Remembered(activations, inner, consumer))

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from compressor.model.groups import PrunableGroup
 from compressor.model.masks import Masks
 from compressor.model.surgery import Family, masked, shrink
-from compressor.prune.fitting import Evidence, SublayerFit, Tuning, best_correction, kept_columns
+from compressor.prune.fitting import Evidence, SublayerFit, Tuning, best_correction, held_out, kept_columns
 from compressor.prune.layerwise import (
     Batch,
     LayerCall,
@@ -24,12 +24,9 @@ from compressor.prune.layerwise import (
     replay,
     replay_until,
     resumed,
+    token_weights,
     watched,
 )
-from compressor.prune.solve import Moments
-
-HELD_OUT = 8
-"""One row in so many is kept from the fit: it chooses the ridge, and whether a sublayer's correction is taken."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,6 +83,7 @@ class Sweep:
         task: what to re-fit, and toward what.
         groups: of the model that comes in.
         layers: dotted names, bottom to top.
+        token_weights: from a batch and a group to how much each token counts, shape (B, T).
         keep: masks of the student's groups that are not whole.
         student: the model as far as it is pruned and re-fitted.
         batches: the calibration rows between two layers.
@@ -100,6 +98,7 @@ class Sweep:
         self.groups = family.groups(model)
         self.layers = layer_names(self.groups)
         self.student = shrink(model, family, task.student)
+        self.token_weights = token_weights(self.layers, task.token_weights)
         self.keep = dict(task.student.keep)
         self.batches: list[Cached] = []
         self.weights: dict[str, Tensor] = {}
@@ -120,17 +119,16 @@ class Sweep:
         first = 0
         for batch in batches:
             hidden, calls = record(self.model, self.layers, batch, run)
-            rows = torch.arange(first, first + len(hidden), device=hidden.device)
-            first += len(hidden)
             self.batches.append(
                 Cached(
                     inputs=batch,
                     calls=calls,
-                    held=rows % HELD_OUT == HELD_OUT - 1,
+                    held=held_out(first, len(hidden), hidden.device),
                     teacher=hidden.cpu(),
                     student=hidden.cpu(),
                 )
             )
+            first += len(hidden)
 
     @torch.no_grad()
     def advance_teacher(self, layer: str) -> None:
@@ -159,8 +157,7 @@ class Sweep:
         """Return moments of nothing, for the columns that the student has now."""
         consumer: Any = self.student.get_submodule(group.consumer.module)
         columns, device = self.left[group.name].units * group.width, self.batches[0].device
-        both = [Moments(columns, consumer.out_features, device) for _ in range(2)]
-        return Evidence(*both)
+        return Evidence.empty(columns, consumer.out_features, device)
 
     @torch.no_grad()
     def observe(self, group: PrunableGroup, batch: Cached, sublayer: Sublayer, evidence: Evidence) -> None:
@@ -168,14 +165,7 @@ class Sweep:
         errors = batch.wanted[group.name].to(batch.device) - sublayer.before_norm
         importance = self.token_weights(batch.inputs, group)
         columns = len(evidence.train.activations)
-        for moments, rows in ((evidence.train, ~batch.held), (evidence.held, batch.held)):
-            tokens = (importance > 0) & rows.unsqueeze(1)
-            moments.add(sublayer.activations[tokens][:, :columns], errors[tokens], importance[tokens])
-
-    def token_weights(self, batch: Batch, group: PrunableGroup) -> Tensor:
-        """Return how much every token of a group's sublayer matters, shape (B, T); 0 for padding."""
-        real = batch["attention_mask"]
-        return self.task.token_weights(batch) * real if group.layer == self.layers[-1] else real
+        evidence.add(sublayer.activations[..., :columns], errors, weights=importance, held=batch.held)
 
     @torch.no_grad()
     def evidence(self, group: PrunableGroup) -> Evidence:

@@ -36,7 +36,7 @@ def fisher(macs: float = 0.5, **options: Any) -> Fisher:
 
 
 def chosen(method: Fisher, session: Session, gradients: Any, length: float = 10.0) -> tuple[Masks, Masks]:
-    return _fisher.choose_masks(method, session, gradients, _fisher.budget_of(method, session, length))
+    return _fisher.choose_masks(method, session, gradients, _fisher.budget_of(method.target, session, length))
 
 
 def assert_close(found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:

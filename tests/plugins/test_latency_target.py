@@ -93,7 +93,7 @@ def test_a_target_out_of_reach_names_the_lowest_ratio_before_anything_is_pruned(
 def test_the_milder_teacher_takes_the_square_root_of_the_time(asked: list[dict[str, Any]]) -> None:
     session, method = labelled(), Fisher(target=Target(latency=0.36), teacher="milder")
     gradients = _fisher.importance_gradients(method, session)
-    budget = _fisher.budget_of(method, session, 10.0)
+    budget = _fisher.budget_of(method.target, session, 10.0)
     assert isinstance(budget, LatencyBudget)
     masks, milder = _fisher.choose_masks(method, session, gradients, budget)
     ratios = [toy_table().ratio(counts(session, found)) for found in (masks, milder)]

@@ -17,7 +17,7 @@ from compressor.model import Masks, shrink
 from compressor.model.costs import encoder_macs, parameters
 from compressor.model.outputs import raw_output
 from compressor.plugin import Pruned, Target
-from compressor.prune import unpruned
+from compressor.prune import layer_names, token_weights, unpruned
 from compressor.run.data import Calibration
 from compressor.run.session import Session
 from compressor.testing import (
@@ -30,8 +30,9 @@ from compressor.testing import (
 from compressor_plugins.exporters.onnx import OnnxExporter
 from compressor_plugins.families.bert import Bert
 from compressor_plugins.methods import _obs
+from compressor_plugins.methods._latency import budget_of
 from compressor_plugins.methods._obs import counts_of
-from compressor_plugins.methods._obs_points import Point, budget_of, updated
+from compressor_plugins.methods._obs_points import Point, updated
 from compressor_plugins.methods.obs import Obs
 from compressor_plugins.tasks.squad import Squad
 from tests.model.test_latency_table import costs
@@ -164,7 +165,7 @@ def test_the_split_of_a_latency_with_odd_prices_equals_brute_force(monkeypatch: 
     ratios = np.array([table.at(price) for price in prices]) / table.dense_ms
     assert len(every) > 10_000
     for latency in (0.1, 0.3, 0.5, 0.7, 0.9):
-        point = Point.of(session, orders, budget_of(Target(latency=latency), session))
+        point = Point.of(session, orders, budget_of(Target(latency=latency), session, session.calibration.mean_length))
         kept = [(group.kind, point.counts[group.name]) for group in session.groups]
         assert table.ratio(kept) <= latency + 1e-9
         assert point.predicted == pytest.approx(losses[ratios <= latency].min(), rel=1e-12)
@@ -321,10 +322,11 @@ def test_updated_weights_and_bias_keep_the_mean_and_lower_the_error_on_the_dense
     name = group.consumer.module
     weight, bias = (session.model.get_parameter(f"{name}.{part}") for part in ("weight", "bias"))
     read: list[Tensor] = []
+    counts = token_weights(layer_names(session.groups), session.task.token_weights)
     with session.model.get_submodule(name).register_forward_pre_hook(lambda _, inputs: read.append(inputs[0])):
         for batch in session.calibration.batches(session.device):
             raw_output(session.model, batch)
-            counted = _obs.token_weights(session, batch, group) > 0
+            counted = counts(batch, group) > 0
             read[-1] = read[-1][counted]
     x, stay = torch.cat(read), keep.repeat_interleave(group.width)
     wanted = x @ weight.T + bias

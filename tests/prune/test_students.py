@@ -14,8 +14,9 @@ from compressor.model.outputs import raw_output
 from compressor.model.regrow import full_weights
 from compressor.plugin import Pruned
 from compressor.prune import DensePass, Shelf, Student, Teacher, fitting, record, replay, watched
+from compressor.prune.fitting import HELD_OUT
 from compressor.prune.solve import Correction
-from compressor.prune.students import HELD_OUT, _fold, remembered
+from compressor.prune.students import _fold, remembered
 from compressor.testing import example_masks, tiny_batch, tiny_model
 from compressor_plugins.families.bert import Bert
 from tests.plugins.sessions import FAMILIES, Labelled, assert_lossless_by_tuning, labelled, make_twin, session_on

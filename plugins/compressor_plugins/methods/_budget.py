@@ -38,11 +38,6 @@ class Budget:
         """Return what may be spent when a fraction is kept."""
         return keep * self.dense
 
-    @property
-    def most(self) -> float:
-        """Return what may be spent."""
-        return self.at(self.keep)
-
     def costs(self, group: PrunableGroup, counts: NDArray[np.int64]) -> NDArray[np.float64]:
         """Return what keeping so many units of a group costs, shape (K,)."""
         return self.prices[group.kind] * counts.astype(np.float64)
@@ -79,3 +74,8 @@ def linear_budget(target: Target, session: Session, sequence: float) -> Budget:
             f"{session.plan.recipe.model}: every head and every FFN neuron is gone already; there is nothing left to prune"
         )
     return Budget(prices, target.macs or target.params or 1.0, total)
+
+
+def sequence_of(target: Target, session: Session) -> float:
+    """Return the tokens per sample that a target is counted at."""
+    return target.sequence or session.calibration.mean_length

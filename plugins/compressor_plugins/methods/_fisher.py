@@ -15,8 +15,8 @@ from compressor.model import Masks
 from compressor.plugin import Pruned
 from compressor.progress import announced, track
 from compressor.prune import Reconstruction, Signals, SublayerFit, gate_gradients, rearrange, reconstruct
-from compressor_plugins.methods._budget import Budget, linear_budget
-from compressor_plugins.methods._latency import LatencyBudget, latency_budget
+from compressor_plugins.methods._budget import Budget, sequence_of
+from compressor_plugins.methods._latency import LatencyBudget, budget_of
 from compressor_plugins.methods._report import Stopwatch, figures
 
 if TYPE_CHECKING:
@@ -30,9 +30,9 @@ Gradients = Mapping[str, Tensor]
 def prune(method: Fisher, session: Session) -> Pruned:
     """Run the whole method on a session."""
     watch = Stopwatch()
-    sequence = method.target.sequence or session.calibration.mean_length
+    sequence = sequence_of(method.target, session)
     with watch.phase("budget"):
-        budget = budget_of(method, session, sequence)
+        budget = budget_of(method.target, session, sequence)
     with watch.phase("importance"):
         gradients = importance_gradients(method, session)
     with watch.phase("search"):
@@ -42,12 +42,6 @@ def prune(method: Fisher, session: Session) -> Pruned:
         weights, fits = tune(method, session, masks, milder)
     metrics = figures(session, masks, fits, sequence) | budget.figures(session, masks)
     return Pruned(masks, weights, metrics | {"seconds": watch.seconds})
-
-
-def budget_of(method: Fisher, session: Session, sequence: float) -> Budget | LatencyBudget:
-    """Return what may be spent; a latency is measured now, so that one out of reach stops the run before any pruning."""
-    budget = latency_budget if method.target.of_latency else linear_budget
-    return budget(method.target, session, sequence)
 
 
 def importance_gradients(method: Fisher, session: Session) -> Gradients:

@@ -14,7 +14,7 @@ from compressor.model import Masks
 from compressor.plugin import Pruned
 from compressor.progress import track
 from compressor.prune import Evidence, Reconstruction, Sweep, threshold_masks, unpruned, watched
-from compressor_plugins.methods._budget import linear_budget
+from compressor_plugins.methods._budget import linear_budget, sequence_of
 from compressor_plugins.methods._knowledge import Measurement
 from compressor_plugins.methods._report import Stopwatch, figures
 
@@ -51,7 +51,7 @@ class _Climb:
 
     def __init__(self, method: KPrune, session: Session) -> None:
         self.method, self.session = method, session
-        self.sequence = method.target.sequence or session.calibration.mean_length
+        self.sequence = sequence_of(method.target, session)
         self.sweep = Sweep(
             session.model,
             session.family,

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from compressor.errors import InputError
 from compressor.prune import level_masks
+from compressor_plugins.methods._budget import Budget, linear_budget
 
 if TYPE_CHECKING:
     from compressor.model.groups import PrunableGroup
@@ -38,10 +39,9 @@ class LatencyBudget:
     dense_ms: float
     keep: float
 
-    @property
-    def most(self) -> float:
-        """Return what may be spent on sublayers, in milliseconds."""
-        return self.table.spendable(self.keep * self.dense_ms)
+    def at(self, keep: float) -> float:
+        """Return what may be spent on sublayers when a fraction of the time is kept, in milliseconds."""
+        return self.table.spendable(keep * self.dense_ms)
 
     def costs(self, group: PrunableGroup, counts: NDArray[np.int64]) -> NDArray[np.float64]:
         """Return what keeping so many units of a group costs, in milliseconds, shape (K,)."""
@@ -54,14 +54,7 @@ class LatencyBudget:
         any sublayer may be emptied, no width need be dearer than a smaller one.
         """
         counts = {group.name: _counts(group) for group in session.groups}
-        curves = {group.kind: self.table.curve(group.kind) for group in session.groups}
-        return level_masks(
-            session.groups,
-            scores,
-            counts=counts,
-            prices=lambda group, kept: curves[group.kind][kept],
-            budget=self.table.spendable(keep * self.dense_ms),
-        )
+        return level_masks(session.groups, scores, counts=counts, prices=self.costs, budget=self.at(keep))
 
     def figures(self, session: Session, masks: Masks) -> dict[str, Any]:
         """Return what was asked, what the table predicts for the masks, and at which workload, as plain data."""
@@ -102,3 +95,8 @@ def latency_budget(target: Target, session: Session, sequence: float) -> Latency
             hint=f"ask for latency: {math.ceil(100 * lowest + 1) / 100} or more; compress profile shows the costs",
         )
     return LatencyBudget(table, dense, min(keep, 1.0))
+
+
+def budget_of(target: Target, session: Session, sequence: float) -> Budget | LatencyBudget:
+    """Return what may be spent; a latency is measured now, so that one out of reach stops the run before any pruning."""
+    return (latency_budget if target.of_latency else linear_budget)(target, session, sequence)

@@ -11,8 +11,19 @@ from torch import Tensor
 
 from compressor.plugin import Pruned
 from compressor.progress import track
-from compressor.prune import DensePass, Removal, Student, Teacher, remove_units, temporary_shelf
-from compressor_plugins.methods._obs_points import Point, budget_of
+from compressor.prune import (
+    DensePass,
+    Removal,
+    Student,
+    Teacher,
+    layer_names,
+    remove_units,
+    temporary_shelf,
+    token_weights,
+)
+from compressor_plugins.methods._budget import sequence_of
+from compressor_plugins.methods._latency import budget_of
+from compressor_plugins.methods._obs_points import Point
 from compressor_plugins.methods._report import Stopwatch
 
 if TYPE_CHECKING:
@@ -32,14 +43,16 @@ def prune_all(method: Obs, session: Session, targets: Sequence[Target]) -> Itera
     """Run the whole method on a session, for all targets together."""
     watch = Stopwatch()
     with watch.phase("budget"):
-        budgets = [budget_of(target, session) for target in targets]  # one out of reach stops here
+        budgets = [
+            budget_of(target, session, sequence_of(target, session)) for target in targets
+        ]  # one out of reach stops here
     with temporary_shelf(session.device) as shelf:
         teacher = Teacher(
             session.model,
             session.family,
             batches=lambda: session.calibration.batches(session.device),
             shelf=shelf,
-            token_weights=lambda batch, group: token_weights(session, batch, group),
+            token_weights=token_weights(layer_names(session.groups), session.task.token_weights),
         )
         with watch.phase("statistics"):
             statistics = dense_statistics(method, session, teacher)
@@ -59,16 +72,6 @@ def prune_all(method: Obs, session: Session, targets: Sequence[Target]) -> Itera
                     student.climb(layer)
     for point, student, target in zip(points, students, targets, strict=True):
         yield point.pruned(session, student, target, watch.seconds)
-
-
-def token_weights(session: Session, batch: Mapping[str, Tensor], group: PrunableGroup) -> Tensor:
-    """Return how much every token of a group's sublayer counts, shape (B, T); 0 for padding.
-
-    In the last layer what the task reads; below, every real token alike.
-    """
-    real = batch["attention_mask"]
-    is_last = group.index == max(each.index for each in session.groups)
-    return session.task.token_weights(batch) * real if is_last else real
 
 
 def dense_statistics(method: Obs, session: Session, teacher: Teacher) -> dict[str, SublayerStatistics]:

@@ -14,8 +14,8 @@ from compressor.model import Masks, shrink
 from compressor.model.regrow import full_weights
 from compressor.plugin import Pruned
 from compressor.prune import Levels, Removal, choose_levels
-from compressor_plugins.methods._budget import Budget, linear_budget
-from compressor_plugins.methods._latency import LatencyBudget, latency_budget
+from compressor_plugins.methods._budget import Budget, sequence_of
+from compressor_plugins.methods._latency import LatencyBudget
 from compressor_plugins.methods._report import figures
 
 if TYPE_CHECKING:
@@ -23,16 +23,6 @@ if TYPE_CHECKING:
     from compressor.plugin import Target
     from compressor.prune import Student, SublayerStatistics
     from compressor.run.session import Session
-
-
-def budget_of(target: Target, session: Session) -> Budget | LatencyBudget:
-    """Return what may be spent."""
-    return (latency_budget if target.of_latency else linear_budget)(target, session, sequence_of(target, session))
-
-
-def sequence_of(target: Target, session: Session) -> float:
-    """Return the tokens per sample that a target is counted at."""
-    return target.sequence or session.calibration.mean_length
 
 
 @dataclass(frozen=True)
@@ -59,7 +49,7 @@ class Point:
         for group in groups:
             levels = np.array(orders[group.name].counts)
             tables.append(Levels(levels, budget.costs(group, levels), np.array(orders[group.name].losses)))
-        chosen = choose_levels(tables, budget.most)
+        chosen = choose_levels(tables, budget.at(budget.keep))
         pairs = list(zip(groups, tables, chosen, strict=True))
         counts = dict.fromkeys((group.name for group in session.groups), 0)
         counts |= {group.name: int(table.counts[level]) for group, table, level in pairs}
