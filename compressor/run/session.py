@@ -54,6 +54,8 @@ class Session:
         artifacts: exported files by name, ``"model"`` and ``"dense"`` among them.
         outcomes: of the finished steps, in order.
         given: prunings that a sweep has done already, by the slug of the step that takes them.
+        weight_masks: element-wise masks by parameter name of ``model``, each of its parameter's shape; what they remove
+            is zero in ``model`` and stays zero while it is trained.
     """
 
     plan: Plan
@@ -70,6 +72,7 @@ class Session:
     artifacts: dict[str, Artifact] = field(default_factory=dict)
     outcomes: list[Outcome] = field(default_factory=list)
     given: Mapping[str, Pruned] = field(default_factory=dict)
+    weight_masks: Masks = field(default_factory=lambda: Masks({}))
 
     @property
     def seed(self) -> int:
