@@ -20,8 +20,9 @@ from compressor.prune.reconstruction import reconstruct
 from compressor.prune.removal import Removal, remove_units
 from compressor.prune.shelf import Shelf, temporary_shelf
 from compressor.prune.solve import Correction, Moments, residual, solve_bias, solve_scales, solve_weights
-from compressor.prune.students import Student, Teacher
+from compressor.prune.students import Student
 from compressor.prune.sweep import Cached, Reconstruction, Sweep, unpruned
+from compressor.prune.teacher import Teacher
 
 __all__ = [
     "Cached",

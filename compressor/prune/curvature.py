@@ -64,7 +64,8 @@ class SublayerStatistics:
     @property
     def covariance(self) -> Tensor:
         """Return the covariance of the consumer's inputs, shape (columns, columns): the mean is the bias's to keep."""
-        return self.inputs.gram / max(self.inputs.weight, TINY) - torch.outer(self.mean, self.mean)
+        moments = self.inputs.gram / max(self.inputs.weight, TINY)
+        return moments.addr_(self.mean, self.mean, alpha=-1)
 
     @property
     def metric(self) -> Tensor:

@@ -15,9 +15,12 @@ import torch
 from torch import Tensor
 
 from compressor.errors import CompressorError
+from compressor.prune.solve import finite, ridged_factor
 
 STEP = 0.02
 """Most of the units that are left that go at once: within a step, units do not know of each other."""
+DEAD = 0.1
+"""Share of a matrix that those who went may take up before it is cut down to the others."""
 
 
 @dataclass(frozen=True)
@@ -51,12 +54,14 @@ class Removal:
             weight: of all columns, shape (D, columns).
             count: units left.
         """
-        stay = self.keep(count).repeat_interleave(self.width).to(self.gram.device)
+        kept = self.keep(count).repeat_interleave(self.width).to(self.gram.device)
+        stay, gone = kept.nonzero().flatten(), (~kept).nonzero().flatten()
         full = weight.detach().double()
-        gone = self.gram[stay][:, ~stay] @ full[:, ~stay].T
-        if not count or not len(gone.T) or bool(stay.all()):
+        if not len(stay) or not len(gone) or not len(full):
             return full[:, stay]
-        return full[:, stay] + torch.cholesky_solve(gone, torch.linalg.cholesky(self.gram[stay][:, stay])).T
+        rows = self.gram[stay]
+        lost = rows[:, gone] @ full[:, gone].T
+        return full[:, stay] + torch.cholesky_solve(lost, torch.linalg.cholesky(rows[:, stay])).T
 
 
 def remove_units(gram: Tensor, outputs: Tensor, *, width: int, counts: Sequence[int], ridge: float) -> Removal:
@@ -68,69 +73,84 @@ def remove_units(gram: Tensor, outputs: Tensor, *, width: int, counts: Sequence[
             (columns, R): ``W'`` itself, or ``W' G^(1/2)`` for errors weighted by G.
         width: columns per unit.
         counts: units left at every level below the first, descending to 0.
-        ridge: relative to the mean diagonal of ``gram``.
+        ridge: relative to the mean diagonal of ``gram``; raised tenfold while that is not positive definite.
 
     Raises:
         CompressorError: the moments are not finite.
     """
-    units = len(gram) // width
-    if not (torch.isfinite(gram).all() and torch.isfinite(outputs).all()):
+    units = torch.arange(len(gram) // width, device=gram.device)
+    if not (finite(gram) and finite(outputs)):
         raise CompressorError("removal: the activations or gradients of the calibration rows are not finite")
-    scale = float(gram.diagonal().mean()) or 1.0
-    ridged = gram.double() + ridge * scale * torch.eye(len(gram), dtype=torch.float64, device=gram.device)
-    left = _Left(torch.arange(units, device=gram.device), torch.linalg.inv(ridged), outputs.double(), width)
+    ridged, factor = ridged_factor(gram.double(), ridge, float(gram.diagonal().mean()) or 1.0)
+    left = _Left(units, units >= 0, torch.cholesky_inverse(factor), outputs.double().clone(), width)
     order: list[int] = []
     losses = [0.0]
     for count in counts:
         loss = losses[-1]
-        while len(left.units) > count:
-            gone = left.cheapest(min(len(left.units) - count, max(1, int(STEP * len(left.units)))))
-            order += left.units[gone].tolist()
+        while left.count > count:
+            gone = left.cheapest(min(left.count - count, max(1, int(STEP * left.count))))
+            order += left.places[gone].tolist()
             loss += left.remove(gone)
         losses.append(loss)
-    return Removal(torch.tensor(order), (units, *counts), tuple(losses), ridged, width)
+    return Removal(torch.tensor(order), (len(units), *counts), tuple(losses), ridged, width)
 
 
 @dataclass
 class _Left:
-    """What is left of a group.
+    """What is left of a group, and of those that went lately: matrices are cut down only now and then.
 
     Attributes:
-        units: their numbers, ascending, shape (u,).
-        inverse: of the second moments of their columns, shape (u * width, u * width).
-        outputs: of their columns, the others' re-fitted into them, shape (u * width, R).
+        places: the unit at each place, ascending, shape (p,).
+        stays: which of them are left, shape (p,).
+        inverse: of the second moments of the columns that are left, shape (p * width, p * width); the other rows and
+            columns are zero but for rounding.
+        outputs: of the columns, the others' re-fitted into them, shape (p * width, R).
         width: columns per unit.
     """
 
-    units: Tensor
+    places: Tensor
+    stays: Tensor
     inverse: Tensor
     outputs: Tensor
     width: int
 
+    def __post_init__(self) -> None:
+        """Count."""
+        self.count = int(self.stays.sum())
+
     def cheapest(self, count: int) -> Tensor:
-        """Return the positions of the units that each alone cost least, ascending in cost, shape (count,)."""
-        blocks = self.inverse.reshape(len(self.units), self.width, len(self.units), self.width)
-        own = blocks.diagonal(dim1=0, dim2=2).permute(2, 0, 1)
-        outputs = self.outputs.reshape(len(self.units), self.width, -1)
-        losses = (outputs * torch.linalg.solve(own, outputs)).sum(dim=(1, 2))
-        ranked: Tensor = losses.argsort(stable=True)
+        """Return the places of the units that each alone cost least, ascending in cost, shape (count,)."""
+        left = self.stays.nonzero().flatten()
+        if self.width == 1:
+            squares = torch.linalg.vector_norm(self.outputs, dim=1).square()
+            losses = (squares / self.inverse.diagonal())[left]
+        else:
+            blocks = self.inverse.reshape(len(self.places), self.width, len(self.places), self.width)
+            outputs = self.outputs.reshape(len(self.places), self.width, -1)[left]
+            own = blocks.diagonal(dim1=0, dim2=2).permute(2, 0, 1)[left]
+            losses = (outputs * torch.linalg.solve(own, outputs)).sum(dim=(1, 2))
+        ranked: Tensor = left[losses.argsort(stable=True)]
         return ranked[:count]
 
     def remove(self, gone: Tensor) -> float:
         """Remove units, re-fit the others, and return what that costs.
 
         Args:
-            gone: positions among those that are left, shape (n,).
+            gone: their places, shape (n,).
         """
-        stay = torch.ones(len(self.units), dtype=torch.bool, device=gone.device)
-        stay[gone] = False
         columns = (gone.unsqueeze(1) * self.width + torch.arange(self.width, device=gone.device)).flatten()
-        rest = stay.repeat_interleave(self.width).nonzero().flatten()
-        block, lost = self.inverse[columns][:, columns], self.outputs[columns]
-        across = self.inverse[rest][:, columns]
-        moved = torch.linalg.solve(block, torch.cat([lost, across.T], dim=1))
+        across, lost = self.inverse[columns], self.outputs[columns]
+        moved = torch.linalg.solve(across[:, columns], torch.cat([lost, across], dim=1))
         share, shift = moved[:, : lost.shape[1]], moved[:, lost.shape[1] :]
-        self.units = self.units[stay]
-        self.outputs = self.outputs[rest] - across @ share
-        self.inverse = self.inverse[rest][:, rest] - across @ shift
+        self.outputs.addmm_(across.T, share, alpha=-1)
+        self.inverse.addmm_(across.T, shift, alpha=-1)
+        self.stays[gone] = False
+        self.count -= len(gone)
+        if self.count < (1 - DEAD) * len(self.places):
+            self._cut()
         return float((lost * share).sum())
+
+    def _cut(self) -> None:
+        rest = self.stays.repeat_interleave(self.width).nonzero().flatten()
+        self.inverse, self.outputs = self.inverse[rest][:, rest], self.outputs[rest]
+        self.places, self.stays = self.places[self.stays], self.stays[self.stays]

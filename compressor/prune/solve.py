@@ -8,6 +8,7 @@ present weights.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -16,11 +17,18 @@ from torch import Tensor
 from compressor.errors import CompressorError
 
 _RIDGE_LIMIT = 1e6
+_LEAST_RIDGE = 1e-14
 _TINY = 1e-300
+_BLOCK = 128
+"""Columns of a Gram matrix at a time: what lies between them and the accumulator stays in the cache."""
+_TOKENS = 512
+"""Most tokens that are summed up in the dtype that is given."""
 
 
 class Moments:
     """Weighted second moments of activations and errors, accumulated in float64.
+
+    Of the Gram matrix only the blocks on and above the diagonal are summed up; reading it fills in the others.
 
     Attributes:
         weight: sum of the token weights.
@@ -39,8 +47,21 @@ class Moments:
         self.squared = 0.0
         self.activations = zeros(columns)
         self.errors = zeros(outputs)
-        self.gram = zeros(columns, columns)
         self.cross = zeros(columns, outputs)
+        self._gram = zeros(columns, columns)
+        self._halved = False
+
+    @property
+    def gram(self) -> Tensor:
+        """Return the Gram matrix itself, no copy."""
+        if self._halved:
+            for first, behind in self._blocks():
+                self._gram[behind:, first:behind] = self._gram[first:behind, behind:].T
+            self._halved = False
+        return self._gram
+
+    def _blocks(self) -> Iterator[tuple[int, int]]:
+        return ((first, first + _BLOCK) for first in range(0, len(self._gram), _BLOCK))
 
     def add(self, activations: Tensor, errors: Tensor, weights: Tensor) -> None:
         """Take in tokens.
@@ -52,19 +73,26 @@ class Moments:
 
         Products are formed in the dtype that is given and added in float64.
         """
-        root = weights.to(activations).sqrt().unsqueeze(1)
-        a, e = activations * root, errors * root
-        self.weight += float(weights.double().sum())
-        self.squared += float(e.double().square().sum())
-        self.activations += (a * root).sum(dim=0, dtype=torch.float64)
-        self.errors += (e * root).sum(dim=0, dtype=torch.float64)
-        self.gram += a.T @ a
-        self.cross += a.T @ e
+        a, e = activations, errors
+        counted = weights.double()
+        self.weight += float(counted.sum())
+        self.activations += _sums(a, weights)
+        self.errors += _sums(e, weights)
+        if not bool((weights == 1).all()):
+            root = weights.to(a).sqrt().unsqueeze(1)
+            a, e = a * root, e * root
+        self.squared += float(torch.linalg.vector_norm(e, dtype=torch.float64).square())
+        for first, behind in self._blocks():
+            block = a[:, first:behind].T
+            self._gram[first:behind, first:] += block @ a[:, first:]
+            self.cross[first:behind] += block @ e
+        self._halved = True
 
     def __add__(self, other: Moments) -> Moments:
         """Return the moments of both sets of tokens."""
         both = Moments(len(self.activations), len(self.errors), self.gram.device)
-        for name in vars(self):
+        both._gram = self.gram + other.gram
+        for name in ("weight", "squared", "activations", "errors", "cross"):
             setattr(both, name, getattr(self, name) + getattr(other, name))
         return both
 
@@ -84,7 +112,7 @@ class Moments:
         left.weight = self.weight
         left.activations = self.activations[columns]
         left.errors = self.errors + lost @ self.activations[gone]
-        left.gram = self.gram[columns][:, columns]
+        left._gram = self.gram[columns][:, columns]
         left.cross = self.cross[columns] + self.gram[columns][:, gone] @ lost.T
         own = (lost @ self.gram[gone][:, gone] * lost).sum()
         left.squared = self.squared + float(own + 2 * (lost.T * self.cross[gone]).sum())
@@ -112,6 +140,16 @@ def residual(moments: Moments, correction: Correction | None = None) -> float:
     return max(total, 0.0) / moments.weight
 
 
+def _sums(values: Tensor, weights: Tensor) -> Tensor:
+    """Return the weighted sums of columns in float64, shape (columns,), without a float64 copy of the values."""
+    sums = torch.zeros(values.shape[1], dtype=torch.float64, device=values.device)
+    counted = weights.to(values)
+    for first in range(0, len(values), _TOKENS):
+        some = slice(first, first + _TOKENS)
+        sums += torch.mv(values[some].T, counted[some])
+    return sums
+
+
 def solve_weights(moments: Moments, *, ridge: float) -> Correction:
     """Correct the whole matrix by ridge regression toward the present weights, and the bias, which no ridge holds.
 
@@ -122,8 +160,8 @@ def solve_weights(moments: Moments, *, ridge: float) -> Correction:
     if not moments.weight:
         return Correction(torch.zeros_like(moments.cross).T, torch.zeros_like(moments.errors))
     mean = moments.activations / moments.weight
-    gram = moments.gram - torch.outer(mean, moments.activations)
-    cross = moments.cross - torch.outer(mean, moments.errors)
+    gram = moments.gram.addr(mean, moments.activations, alpha=-1)
+    cross = moments.cross.addr(mean, moments.errors, alpha=-1)
     weight = _ridge_solve(gram, cross, ridge).T
     return Correction(weight, (moments.errors - weight @ moments.activations) / moments.weight)
 
@@ -155,23 +193,40 @@ def solve_bias(moments: Moments) -> Correction:
 
 
 def _ridge_solve(matrix: Tensor, right: Tensor, ridge: float) -> Tensor:
-    """Solve ``(matrix + ridge * mean diagonal * I) x = right`` by Cholesky, raising the ridge until that works.
-
-    Raises:
-        CompressorError: the matrix is not finite.
-    """
+    """Solve ``(matrix + ridge * mean diagonal * I) x = right``; see ``ridged_factor``."""
     if not len(matrix):
         return right
-    if not (torch.isfinite(matrix).all() and torch.isfinite(right).all()):
+    if not (finite(matrix) and finite(right)):
         raise CompressorError("least squares: the activations or errors of the calibration rows are not finite")
     scale = float(matrix.diagonal().mean())
     if scale <= 0:
         return torch.zeros_like(right)
-    identity = torch.eye(len(matrix), dtype=matrix.dtype, device=matrix.device)
-    ridge = max(ridge, 1e-14)
+    _, factor = ridged_factor(matrix, ridge, scale)
+    return torch.cholesky_solve(right, factor)
+
+
+def finite(tensor: Tensor) -> bool:
+    """Return whether all elements are finite, at the cost of a sum."""
+    return bool(torch.isfinite(tensor.sum()))
+
+
+def ridged_factor(matrix: Tensor, ridge: float, scale: float) -> tuple[Tensor, Tensor]:
+    """Return ``matrix + ridge * scale * I`` and its lower Cholesky factor, raising the ridge tenfold until there is one.
+
+    Args:
+        matrix: symmetric, float64, finite, shape (n, n).
+        ridge: relative to ``scale``.
+        scale: positive.
+
+    Raises:
+        CompressorError: no ridge within reason is enough.
+    """
+    ridge = max(ridge, _LEAST_RIDGE)
     while ridge < _RIDGE_LIMIT:
-        factor, failed = torch.linalg.cholesky_ex(matrix + ridge * scale * identity)
+        ridged = matrix.clone()
+        ridged.diagonal().add_(ridge * scale)
+        factor, failed = torch.linalg.cholesky_ex(ridged)
         if not failed:
-            return torch.cholesky_solve(right, factor)
+            return ridged, factor
         ridge *= 10
     raise CompressorError("least squares: the normal matrix has large negative eigenvalues")

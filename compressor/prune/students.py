@@ -1,109 +1,24 @@
-"""One teacher and any number of pruned students on their way up an encoder, corrected sublayer by sublayer.
+"""Pruned students that follow a teacher up an encoder, corrected sublayer by sublayer.
 
-The teacher's states of one layer serve all students, and each sublayer of a student runs once: attention is stored and
-given back while the FFN behind it is looked at. What is kept of a layer rests on a ``Shelf``; memory holds one batch.
+Each sublayer of a student runs once: what its consumer read is stored, and given back while what is behind it is looked
+at. What is kept of a layer rests on a ``Shelf``; memory holds one batch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from compressor.model.groups import PrunableGroup
-from compressor.model.surgery import EmptyAttention, Family
-from compressor.prune.fitting import Evidence, SublayerFit, best_correction, corrected_inputs, held_out
-from compressor.prune.layerwise import (
-    Batch,
-    LayerCall,
-    Run,
-    TokenWeights,
-    layer_names,
-    record,
-    replay,
-    stopped,
-    watched,
-    without,
-)
-from compressor.prune.shelf import Shelf
+from compressor.model.surgery import EmptyAttention
+from compressor.prune.fitting import Evidence, SublayerFit, best_correction, corrected_inputs
+from compressor.prune.layerwise import replay, stopped, watched
 from compressor.prune.solve import Correction
-
-
-@dataclass(frozen=True)
-class Visit:
-    """One batch, what each layer is called with, and which of its rows are held out (B,)."""
-
-    number: int
-    batch: Batch
-    calls: dict[str, LayerCall]
-    held: Tensor
-
-
-class Teacher:
-    """The model as it comes in: what students should come close to.
-
-    Args:
-        model: in eval mode; stays as it is.
-        family: the table of its architecture.
-        batches: gives the calibration batches on the model's device, the same ones in the same order every time.
-        shelf: where states rest.
-        token_weights: from a batch and a group to how much each token counts in its sublayer, shape (B, T).
-    """
-
-    def __init__(
-        self,
-        model: nn.Module,
-        family: Family,
-        *,
-        batches: Callable[[], Iterable[Batch]],
-        shelf: Shelf,
-        token_weights: TokenWeights,
-    ) -> None:
-        self.model, self.family, self.shelf = model, family, shelf
-        self.batches, self.token_weights = batches, token_weights
-        self.groups = family.groups(model)
-        self.layers = layer_names(self.groups)
-        self._calls: dict[str, LayerCall] = {}
-
-    def start(self, run: Run | None = None) -> None:
-        """Store what the lowest layer reads.
-
-        Args:
-            run: see ``record``: the caller may want more of the same pass.
-        """
-        for number, batch in enumerate(self.batches()):
-            hidden, self._calls = record(self.model, self.layers, batch, run)
-            for name in ("bottom", "teacher"):
-                self.shelf.put(name, number, hidden)
-
-    def visits(self) -> Iterator[Visit]:
-        """Yield every batch with the calls of its layers, which cost the embeddings alone."""
-        first = 0
-        for number, batch in enumerate(self.batches()):
-            with without(self.model, self._calls, self.layers):
-                hidden, calls = record(self.model, self.layers, batch)
-            yield Visit(number, batch, calls, held_out(first, len(hidden), hidden.device))
-            first += len(hidden)
-
-    def own(self, layer: str) -> list[PrunableGroup]:
-        """Return the groups of a layer that have units."""
-        return [group for group in self.groups if group.layer == layer and group.units]
-
-    @torch.no_grad()
-    def advance(self, layer: str) -> None:
-        """Run the teacher through a layer; store what each of its sublayers reads, and gives before LayerNorm."""
-        own = self.own(layer)
-        with watched(self.model, own) as seen:
-            for visit in self.visits():
-                hidden = self.shelf.get("teacher", visit.number)
-                self.shelf.put("teacher", visit.number, replay(self.model, layer, visit.calls[layer], hidden))
-                for group in own:
-                    self.shelf.put(f"read-{group.kind}", visit.number, seen[group.name].residual)
-                    self.shelf.put(f"wanted-{group.kind}", visit.number, seen[group.name].before_norm)
+from compressor.prune.teacher import Teacher, Visit
 
 
 class Student:
@@ -147,12 +62,15 @@ class Student:
     def _at_the_bottom(self, group: PrunableGroup) -> bool:
         return group.layer == self.teacher.layers[0] and group.name == self.teacher.own(group.layer)[0].name
 
-    def _resumed(self, below: list[PrunableGroup], visit: Visit) -> AbstractContextManager[None]:
-        """Give back the attention that was computed already, inside a ``with`` block."""
-        done = next((group for group in below if group.kind == "heads" and group.units), None)
-        if done is None:
-            return nullcontext()
-        return remembered(self.model, done, self.teacher.shelf.get(f"{self.name}-attention", visit.number))
+    @contextmanager
+    def _resumed(self, below: list[PrunableGroup], visit: Visit) -> Iterator[None]:
+        """Give back what the consumers of a layer read when they were corrected, inside a ``with`` block."""
+        with ExitStack() as stack:
+            for group in below:
+                if group.units:
+                    activations = self.teacher.shelf.get(f"{self.name}-{group.kind}", visit.number)
+                    stack.enter_context(remembered(self.model, group, activations))
+            yield
 
     def _correct_inputs(self, group: PrunableGroup, below: list[PrunableGroup]) -> None:
         """Map what a sublayer reads back to what the teacher's reads, by a linear map folded into its producers."""
@@ -163,7 +81,7 @@ class Student:
                 with self._resumed(below, visit), stopped(first, before=True):
                     replay(self.model, group.layer, visit.calls[group.layer], self._hidden(group.layer, visit))
                 read = seen[group.name].residual
-                missed = self.teacher.shelf.get(f"read-{group.kind}", visit.number) - read
+                missed = self.teacher.state("read", group, visit.number) - read
                 evidence.add(read, missed, weights=visit.batch["attention_mask"], held=visit.held)
         correction, fit = corrected_inputs(group, evidence)
         self.drifts.append(fit)
@@ -181,9 +99,9 @@ class Student:
                 with self._resumed(below, visit), stopped(consumer):
                     replay(self.model, group.layer, visit.calls[group.layer], self._hidden(group.layer, visit))
                 passed = seen[group.name]
-                if group.kind == "heads" and group.units:
-                    self.teacher.shelf.put(f"{self.name}-attention", visit.number, passed.activations)
-                errors = self.teacher.shelf.get(f"wanted-{group.kind}", visit.number) - passed.before_norm
+                if group.units:
+                    self.teacher.shelf.put(f"{self.name}-{group.kind}", visit.number, passed.activations)
+                errors = self.teacher.state("wanted", group, visit.number) - passed.before_norm
                 weights = self.teacher.token_weights(visit.batch, group)
                 evidence.add(passed.activations[..., :columns], errors, weights=weights, held=visit.held)
         weight = consumer.weight if columns else torch.zeros(consumer.out_features, 0)
@@ -222,17 +140,25 @@ class _Remembered(EmptyAttention):
 
 @contextmanager
 def remembered(model: nn.Module, group: PrunableGroup, activations: Tensor) -> Iterator[None]:
-    """Let an attention's consumer read what is given, inside a ``with`` block; the attention is not computed.
+    """Let a group's consumer read what is given, inside a ``with`` block; what gave it before is not computed.
 
     Args:
         model: any model the group describes.
-        group: of heads.
+        group: with units.
         activations: what the consumer read, shape (B, T, units * width).
     """
-    block, inner = model.get_submodule(group.block), group.inner_consumer
-    consumer = model.get_submodule(group.consumer.module) if inner else None
+    consumer: Any = model.get_submodule(group.consumer.module)
+    if group.kind == "heads":
+        inner = group.inner_consumer
+        replaced: dict[str, nn.Module] = {group.block: _Remembered(activations, inner, consumer if inner else None)}
+    else:
+        replaced = {piece.module: nn.Identity() for piece in group.producers}
+    originals = {name: model.get_submodule(name) for name in replaced}
     try:
-        model.set_submodule(group.block, _Remembered(activations, inner, consumer))
-        yield
+        with consumer.register_forward_pre_hook(lambda _, __: (activations,)):
+            for name, module in replaced.items():
+                model.set_submodule(name, module)
+            yield
     finally:
-        model.set_submodule(group.block, block)
+        for name, module in originals.items():
+            model.set_submodule(name, module)

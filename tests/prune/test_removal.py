@@ -98,13 +98,20 @@ def test_several_units_a_step_go_in_the_order_of_what_each_alone_costs(width: in
 
 
 @WIDTHS
-def test_the_downdated_inverse_is_the_inverse_of_the_sub_matrix(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("dead", [0.0, 0.1, 0.5, 1.0])
+def test_the_downdated_inverse_is_the_inverse_of_the_sub_matrix(
+    width: int, dead: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(removal, "DEAD", dead)
     seen: list[tuple[Tensor, Tensor]] = []
+    most: list[int] = []
     remove = removal._Left.remove
 
     def spy(self: removal._Left, gone: Tensor) -> float:
         loss = remove(self, gone)
-        seen.append((self.units, self.inverse))
+        stay = self.stays.repeat_interleave(width)
+        seen.append((self.places[self.stays], self.inverse[stay][:, stay]))
+        most.append(len(self.places))
         return loss
 
     monkeypatch.setattr(removal._Left, "remove", spy)
@@ -114,6 +121,7 @@ def test_the_downdated_inverse_is_the_inverse_of_the_sub_matrix(width: int, monk
     gram += 1e-2 * gram.diagonal().mean() * torch.eye(len(gram), dtype=torch.float64)
     torch.testing.assert_close(found.gram, gram)
     assert [len(units) for units, _ in seen] == [5, 3, 1, 0]
+    assert most == {0.0: [5, 3, 1, 0], 0.1: [5, 3, 1, 0], 0.5: [6, 6, 1, 0], 1.0: [6, 6, 6, 6]}[dead]
     for units, inverse in seen:
         stay = torch.isin(torch.arange(UNITS), units).repeat_interleave(width)
         torch.testing.assert_close(inverse, torch.linalg.inv(gram[stay][:, stay]), rtol=1e-9, atol=1e-12)
@@ -192,6 +200,20 @@ def test_one_unit_after_the_other_stays_accurate_where_a_gram_lacks_half_its_ran
 
 
 @WIDTHS
+@pytest.mark.parametrize("dead", [0.0, 0.3, 1.0])
+def test_orders_and_losses_do_not_depend_on_when_matrices_are_cut_down(
+    width: int, dead: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inputs, weight = problem(width, units=20)
+    counts = list(range(20))[::-1]
+    expected = removed(inputs, weight, width, counts, 1e-2)
+    monkeypatch.setattr(removal, "DEAD", dead)
+    found = removed(inputs, weight, width, counts, 1e-2)
+    assert torch.equal(found.order, expected.order)
+    assert found.losses == pytest.approx(expected.losses, rel=1e-10)
+
+
+@WIDTHS
 def test_errors_that_nothing_feels_cost_nothing(width: int) -> None:
     inputs, _ = problem(width)
     blind = torch.zeros(UNITS * width, 0, dtype=torch.float64)
@@ -215,3 +237,14 @@ def test_moments_in_single_precision_are_taken_in_double() -> None:
     found = remove_units((inputs.T @ inputs).float(), weight.T.float(), width=1, counts=[3, 0], ridge=1e-2)
     assert found.gram.dtype == torch.float64
     assert found.losses[1] == pytest.approx(removed(inputs, weight, 1, [3, 0], 1e-2).losses[1], rel=1e-4)
+
+
+@WIDTHS
+def test_a_gram_that_rounding_left_indefinite_gets_a_larger_ridge(width: int) -> None:
+    inputs, weight = problem(width)
+    gram = inputs.T @ inputs
+    gram -= 2 * torch.linalg.eigvalsh(gram)[0] * torch.eye(len(gram), dtype=torch.float64)
+    found = remove_units(gram, weight.T, width=width, counts=[3, 0], ridge=1e-9)
+    assert float(torch.linalg.eigvalsh(gram)[0]) < 0 < float(torch.linalg.eigvalsh(found.gram)[0])
+    assert np.isfinite(found.losses).all()
+    assert torch.isfinite(found.updated(weight, 3)).all()

@@ -144,6 +144,45 @@ def test_activations_that_are_not_finite_are_an_error() -> None:
         solve_weights(moments_of(activations, errors, weights), ridge=1e-3)
 
 
+@pytest.mark.parametrize("columns", [1, 127, 128, 129, 300])
+@pytest.mark.parametrize("weighted", [True, False])
+def test_moments_read_between_two_additions_are_the_explicit_sums(*, columns: int, weighted: bool) -> None:
+    generator = torch.Generator().manual_seed(5)
+    a, e = (torch.randn(900, n, generator=generator) + 3 for n in (columns, OUTPUTS))
+    weights = torch.rand(900, generator=generator) if weighted else torch.ones(900)
+    moments = Moments(columns, OUTPUTS, torch.device("cpu"))
+    for rows in (slice(0, 40), slice(40, 900)):
+        moments.add(a[rows], e[rows], weights[rows])
+        until = slice(0, rows.stop)
+        x, y, w = a[until].double(), e[until].double(), weights[until].double().unsqueeze(1)
+        expected = {
+            "gram": x.T @ (w * x),
+            "cross": x.T @ (w * y),
+            "activations": (w * x).sum(0),
+            "errors": (w * y).sum(0),
+        }
+        for name, value in expected.items():
+            torch.testing.assert_close(getattr(moments, name), value, rtol=1e-5, atol=0)
+        assert moments.squared == pytest.approx(float((w * y.square()).sum()), rel=1e-5)
+        assert torch.equal(moments.gram, moments.gram.T)
+
+
+def test_a_covariance_from_single_precision_products_is_that_of_double_precision() -> None:
+    generator = torch.Generator().manual_seed(6)
+    a = torch.randn(4000, 200, generator=generator) * torch.rand(200, generator=generator) + 1
+    covariances = []
+    for dtype in (torch.float32, torch.float64):
+        moments = Moments(200, 0, torch.device("cpu"))
+        for some in a.to(dtype).split(1500):
+            moments.add(some, some[:, :0], torch.ones(len(some)))
+        mean = moments.activations / moments.weight
+        covariances.append(moments.gram / moments.weight - torch.outer(mean, mean))
+    single, double = covariances
+    assert float((single - double).norm()) < 1e-5 * float(double.norm())
+    ridge = 1e-5 * float(single.diagonal().mean())
+    assert float(torch.linalg.eigvalsh(single)[0]) > -ridge
+
+
 def test_moments_of_kept_columns_equal_those_of_a_second_pass() -> None:
     generator = torch.Generator().manual_seed(3)
     a, e = (torch.randn(60, n, generator=generator, dtype=torch.float64) for n in (9, 5))
