@@ -77,22 +77,26 @@ class Teacher:
         self.batches, self.token_weights = batches, token_weights
         self.groups = family.groups(model)
         self.layers = layer_names(self.groups)
+        self._also: Callable[[], Iterable[Batch]] = tuple
         self._calls: dict[str, LayerCall] = {}
         self._stored: set[int] = set()
         self._visits: list[Visit] = []
         self._count = 0
 
-    def start(self, run: Run | None = None) -> None:
+    def start(self, run: Run | None = None, also: Callable[[], Iterable[Batch]] = tuple) -> None:
         """Store what the lowest layer reads and, of as many batches as there is room for, all that sublayers read and give.
 
         Args:
             run: see ``record``: the caller may want more of the same pass.
+            also: gives batches that students are corrected on too, but that ``run`` does not see.
         """
+        self._also = also
         own = [group for group in self.groups if group.units]
         first, room = 0, CALLS
-        for number, batch in enumerate(self.batches()):
+        runs = chain(((batch, run) for batch in self.batches()), ((batch, None) for batch in also()))
+        for number, (batch, more) in enumerate(runs):
             with watched(self.model, own) as seen:
-                hidden, self._calls = record(self.model, self.layers, batch, run)
+                hidden, self._calls = record(self.model, self.layers, batch, more)
             self.shelf.put("bottom", number, hidden)
             if self.shelf.size + 2 * len(own) * hidden.numel() * hidden.element_size() <= STATES:
                 self._stored.add(number)
@@ -111,7 +115,7 @@ class Teacher:
         if len(self._visits) == self._count:
             return
         first = sum(len(visit.held) for visit in self._visits)
-        for number, batch in enumerate(self.batches()):
+        for number, batch in enumerate(chain(self.batches(), self._also())):
             if number < len(self._visits):
                 continue
             with without(self.model, self._calls, self.layers):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from torch import Tensor
@@ -17,9 +18,11 @@ from compressor.prune import (
     Student,
     Teacher,
     layer_names,
+    ordinary_tokens,
     remove_units,
     temporary_shelf,
     token_weights,
+    with_random_tokens,
 )
 from compressor_plugins.methods._budget import sequence_of
 from compressor_plugins.methods._latency import budget_of
@@ -83,8 +86,21 @@ def dense_statistics(method: Obs, session: Session, teacher: Teacher) -> dict[st
         return session.task.curvature(z, temperature=method.temperature, draws=method.projections, generator=generator)
 
     dense = DensePass(session.model, session.groups, signals=signals, token_weights=teacher.token_weights)
-    teacher.start(dense.run)
+    teacher.start(dense.run, also=partial(scrambled, method, session))
     return dense.statistics
+
+
+def scrambled(method: Obs, session: Session) -> Iterator[Mapping[str, Tensor]]:
+    """Yield copies of the calibration batches with some tokens replaced, the same ones every time; none, where not asked for."""
+    if not method.random_tokens:
+        return iter(())
+    model: Any = session.model
+    return with_random_tokens(
+        session.calibration.batches(session.device),
+        ordinary_tokens(session.tokenizer, below=model.get_input_embeddings().num_embeddings),
+        fraction=method.random_tokens,
+        seed=session.seed,
+    )
 
 
 def removal_orders(method: Obs, session: Session, statistics: Mapping[str, SublayerStatistics]) -> dict[str, Removal]:
