@@ -35,12 +35,13 @@ CALLS = 1 << 25
 
 @dataclass(frozen=True)
 class Visit:
-    """One batch, what each layer is called with, and which of its rows are held out (B,)."""
+    """One batch, what each layer is called with, which of its rows are held out (B,), and whether it came ``also``."""
 
     number: int
     batch: Batch
     calls: dict[str, LayerCall]
     held: Tensor
+    copy: bool = False
 
     @property
     def size(self) -> int:
@@ -93,21 +94,24 @@ class Teacher:
         self._also = also
         own = [group for group in self.groups if group.units]
         first, room = 0, CALLS
-        runs = chain(((batch, run) for batch in self.batches()), ((batch, None) for batch in also()))
-        for number, (batch, more) in enumerate(runs):
+        for number, (batch, copy) in enumerate(self._runs()):
             with watched(self.model, own) as seen:
-                hidden, self._calls = record(self.model, self.layers, batch, more)
+                hidden, self._calls = record(self.model, self.layers, batch, None if copy else run)
             self.shelf.put("bottom", number, hidden)
             if self.shelf.size + 2 * len(own) * hidden.numel() * hidden.element_size() <= STATES:
                 self._stored.add(number)
                 self._store(own, seen, number)
             else:
                 self.shelf.put("teacher", number, hidden)
-            visit = Visit(number, batch, self._calls, held_out(first, len(hidden), hidden.device))
+            visit = Visit(number, batch, self._calls, held_out(first, len(hidden), hidden.device), copy)
             first, room = first + len(hidden), room - visit.size
             if room >= 0:
                 self._visits.append(visit)
             self._count += 1
+
+    def _runs(self) -> Iterator[tuple[Batch, bool]]:
+        yield from ((batch, False) for batch in self.batches())
+        yield from ((batch, True) for batch in self._also())
 
     def visits(self) -> Iterator[Visit]:
         """Yield every batch with the calls of its layers, which cost the embeddings alone, or nothing."""
@@ -115,12 +119,12 @@ class Teacher:
         if len(self._visits) == self._count:
             return
         first = sum(len(visit.held) for visit in self._visits)
-        for number, batch in enumerate(chain(self.batches(), self._also())):
+        for number, (batch, copy) in enumerate(self._runs()):
             if number < len(self._visits):
                 continue
             with without(self.model, self._calls, self.layers):
                 hidden, calls = record(self.model, self.layers, batch)
-            yield Visit(number, batch, calls, held_out(first, len(hidden), hidden.device))
+            yield Visit(number, batch, calls, held_out(first, len(hidden), hidden.device), copy)
             first += len(hidden)
 
     def own(self, layer: str) -> list[PrunableGroup]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -40,6 +40,8 @@ ALIGNMENT = 16
 """FFN widths above four times this are multiples of it: what lies between costs as much in onnxruntime."""
 SHARE = 0.06
 """Most of the neurons that are left between two levels."""
+COPIES = 0.5
+"""Largest share of the budget at which copies with random tokens are worth their passes: above, rows suffice as they are."""
 
 
 def prune_all(method: Obs, session: Session, targets: Sequence[Target]) -> Iterator[Pruned]:
@@ -58,14 +60,19 @@ def prune_all(method: Obs, session: Session, targets: Sequence[Target]) -> Itera
             token_weights=token_weights(layer_names(session.groups), session.task.token_weights),
         )
         with watch.phase("statistics"):
-            statistics = dense_statistics(method, session, teacher)
+            also = partial(scrambled, method, session) if min(each.keep for each in budgets) <= COPIES else tuple
+            statistics = dense_statistics(method, session, teacher, also)
         with watch.phase("removal"):
             orders = removal_orders(method, session, statistics)
         with watch.phase("correction"):
             points = [Point.of(session, orders, budget) for budget in budgets]
             students = [
                 Student(
-                    teacher, point.start(session, statistics), name=f"student{number}", undo_drift=method.undo_drift
+                    teacher,
+                    point.start(session, statistics),
+                    name=f"student{number}",
+                    undo_drift=method.undo_drift,
+                    copies=point.budget.keep <= COPIES,
                 )
                 for number, point in enumerate(points)
             ]
@@ -77,8 +84,10 @@ def prune_all(method: Obs, session: Session, targets: Sequence[Target]) -> Itera
         yield point.pruned(session, student, target, watch.seconds)
 
 
-def dense_statistics(method: Obs, session: Session, teacher: Teacher) -> dict[str, SublayerStatistics]:
-    """Return the statistics of every sublayer; bring the teacher to the lowest layer in the same pass."""
+def dense_statistics(
+    method: Obs, session: Session, teacher: Teacher, also: Callable[[], Iterable[Mapping[str, Tensor]]] = tuple
+) -> dict[str, SublayerStatistics]:
+    """Return the statistics of every sublayer; in the same pass store what students need, of the batches ``also`` too."""
     generator = np.random.default_rng(session.seed)
 
     def signals(raw: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
@@ -86,7 +95,7 @@ def dense_statistics(method: Obs, session: Session, teacher: Teacher) -> dict[st
         return session.task.curvature(z, temperature=method.temperature, draws=method.projections, generator=generator)
 
     dense = DensePass(session.model, session.groups, signals=signals, token_weights=teacher.token_weights)
-    teacher.start(dense.run, also=partial(scrambled, method, session))
+    teacher.start(dense.run, also=also)
     return dense.statistics
 
 
