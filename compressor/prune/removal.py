@@ -17,7 +17,7 @@ from torch import Tensor
 from compressor.errors import CompressorError
 from compressor.prune.solve import finite, ridged_factor
 
-STEP = 0.02
+STEP = 0.04
 """Most of the units that are left that go at once: within a step, units do not know of each other."""
 DEAD = 0.1
 """Share of a matrix that those who went may take up before it is cut down to the others."""

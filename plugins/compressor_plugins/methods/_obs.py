@@ -40,7 +40,7 @@ ALIGNMENT = 16
 """FFN widths above four times this are multiples of it: what lies between costs as much in onnxruntime."""
 SHARE = 0.06
 """Most of the neurons that are left between two levels."""
-COPIES = 0.5
+COPIES = 0.3
 """Largest share of the budget at which copies with random tokens are worth their passes: above, rows suffice as they are."""
 
 

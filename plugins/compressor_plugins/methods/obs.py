@@ -52,7 +52,7 @@ class Obs(PruningMethod):
         ge=0,
         le=1,
         description="Fraction of the tokens replaced at random in a second copy of the calibration rows, which corrections "
-        "are fitted to as well where at most half is kept: they hold better on other rows then; 0 = no copies.",
+        "are fitted to as well where at most 0.3 of the target's amount is kept: they hold better on other rows then; 0 = no copies.",
     )
     undo_drift: bool = Field(
         default=True,
