@@ -20,3 +20,30 @@ def track(items: Iterable[T], description: str, *, total: int | None = None) -> 
     yield from rich_track(
         items, description, total=total, console=console, transient=True, disable=not console.is_terminal
     )
+
+
+class Bar:
+    """A bar on stderr, drawn when it is a terminal, that others move.
+
+    Args:
+        description: what stands before it.
+        total: where it ends.
+        done: where it begins.
+    """
+
+    def __init__(self, description: str, *, total: int, done: int = 0) -> None:
+        from rich.console import Console
+        from rich.progress import Progress
+
+        console = Console(stderr=True)
+        self._progress = Progress(console=console, transient=True, disable=not console.is_terminal)
+        self._task = self._progress.add_task(description, total=total, completed=done)
+        self._progress.start()
+
+    def at(self, done: int) -> None:
+        """Move it."""
+        self._progress.update(self._task, completed=done)
+
+    def close(self) -> None:
+        """Take it off the screen."""
+        self._progress.stop()

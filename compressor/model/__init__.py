@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from compressor.model.artifact import Artifact, initializer_elements
+    from compressor.model.batches import collate
     from compressor.model.checkpoint import fingerprint, load, load_pretrained, save
     from compressor.model.depth import skipped
     from compressor.model.groups import ParamSlice, PrunableGroup, UnitKind
     from compressor.model.masks import Masks, Scores
-    from compressor.model.outputs import max_positions
+    from compressor.model.outputs import accepted_inputs, max_positions, raw_output, read_output
     from compressor.model.runtime import SessionOptions, open_session
     from compressor.model.source import local_directory
     from compressor.model.surgery import BiasOnly, EmptyAttention, Family, apply_shapes, masked, shrink
@@ -30,7 +31,9 @@ __all__ = [
     "Scores",
     "SessionOptions",
     "UnitKind",
+    "accepted_inputs",
     "apply_shapes",
+    "collate",
     "fingerprint",
     "initializer_elements",
     "load",
@@ -39,6 +42,8 @@ __all__ = [
     "masked",
     "max_positions",
     "open_session",
+    "raw_output",
+    "read_output",
     "save",
     "shrink",
     "skipped",
@@ -50,7 +55,8 @@ _FILES = {
     "depth": ("skipped",),
     "groups": ("ParamSlice", "PrunableGroup", "UnitKind"),
     "masks": ("Masks", "Scores"),
-    "outputs": ("max_positions",),
+    "batches": ("collate",),
+    "outputs": ("accepted_inputs", "max_positions", "raw_output", "read_output"),
     "runtime": ("SessionOptions", "open_session"),
     "source": ("local_directory",),
     "surgery": ("BiasOnly", "EmptyAttention", "Family", "apply_shapes", "masked", "shrink"),

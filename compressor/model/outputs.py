@@ -29,7 +29,11 @@ def raw_output(model: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
 
     Logits (B, C); start and end logits, stacked to (B, T, 2); or the last hidden state (B, T, D) of a bare encoder.
     """
-    outputs: Any = model(**{name: batch[name] for name in accepted_inputs(model) if name in batch})
+    return read_output(model(**{name: batch[name] for name in accepted_inputs(model) if name in batch}))
+
+
+def read_output(outputs: Any) -> Tensor:
+    """Return what ``raw_output`` does, of the output that transformers' model gave."""
     names = next(names for names in OUTPUT_NAMES.values() if names[0] in outputs)
     return outputs[names[0]] if len(names) == 1 else torch.stack([outputs[name] for name in names], dim=-1)
 

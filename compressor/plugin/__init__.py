@@ -18,6 +18,7 @@ from compressor.plugin.components import (
 from compressor.plugin.hookspecs import hookimpl
 from compressor.plugin.registry import PluginFailure, Provider, Registry
 from compressor.plugin.target import Target
+from compressor.plugin.training import Training
 
 __all__ = [
     "Choice",
@@ -37,5 +38,6 @@ __all__ = [
     "SparsityPattern",
     "Target",
     "Task",
+    "Training",
     "hookimpl",
 ]

@@ -11,6 +11,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from pydantic import Field
+
 from compressor.plugin.component import Component
 from compressor.plugin.task import Head, Split, Task
 
@@ -148,17 +150,37 @@ class LossRun(abc.ABC):
 
     @abc.abstractmethod
     def __call__(self, student: Any, teacher: Any, batch: Mapping[str, Tensor]) -> Tensor:
-        """Return the scalar loss of one batch from the two models' outputs."""
+        """Return the loss of one batch, a scalar: the mean over its samples of what each sample alone would have.
+
+        Such means do not change when a batch is cut into parts, over time or over processes.
+
+        Args:
+            student: transformers' output of the model in training, float32; ``hidden_states`` where ``Loss.hidden``.
+            teacher: the same of the dense model, in eval mode and without gradients.
+            batch: ``input_ids`` and friends (B, T), ``labels``, ``window``.
+        """
+
+    def frozen(self, model: nn.Module) -> frozenset[str]:
+        """Return names of the model's parameters that this loss leaves as they are: no gradient, no weight decay."""
+        return frozenset()
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return what must be saved to resume (banks, snapshots)."""
         return {}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:  # noqa: B027 - most losses have nothing to restore
+        """Continue from a saved state."""
 
 
 class Loss(Component):
     """One term of the training loss; terms add up."""
 
     kind: ClassVar[str] = "loss"
+    needs_labels: ClassVar[bool] = False
+    needs_teacher: ClassVar[bool] = True
+    hidden: ClassVar[bool] = False
+
+    weight: float = Field(default=1.0, gt=0, description="What the term is multiplied by.")
 
     @abc.abstractmethod
     def start(self, session: Session) -> LossRun:

@@ -98,7 +98,7 @@ def compile_plan(recipe: Recipe, registry: Registry) -> Plan:
 def _plan(recipe: Recipe, task: Task, steps: tuple[Step, ...], registry: Registry) -> Plan:
     seed = recipe.seed if recipe.calibration.seed is None else recipe.calibration.seed
     calibration = recipe.calibration.model_copy(update={"seed": seed})
-    used = [component for top in (task, *(step.component for step in steps)) for component in _components(top)]
+    used = [component for top in (task, *(step.component for step in steps)) for component in components(top)]
     providers = {f"{one.kind}:{one.name}": _provider(one, registry) for one in used}
     canonical = {
         **_resolved(recipe, task, calibration, steps),
@@ -125,7 +125,7 @@ def _selector(step: Step) -> dict[str, str]:
     return {key: step.component.name} if key else {}
 
 
-def _components(value: Any) -> Iterator[Component]:
+def components(value: Any) -> Iterator[Component]:
     """Yield every component in a value, nested ones included."""
     if isinstance(value, Component):
         yield value
@@ -135,7 +135,7 @@ def _components(value: Any) -> Iterator[Component]:
         value = list(value.values())
     if isinstance(value, list | tuple | set | frozenset):
         for item in value:
-            yield from _components(item)
+            yield from components(item)
 
 
 def _provider(component: Component, registry: Registry) -> Provider:
@@ -151,17 +151,22 @@ def core_provider(cls: type[Component]) -> Provider:
 
 @dataclass
 class _Checking:
-    """Checks one part after another; None is what cannot be used, and ``mistakes`` says why."""
+    """Checks one part after another; None is what cannot be used, and ``mistakes`` says why.
+
+    ``found`` is the task: what suits it is part of what other components are checked for.
+    """
 
     registry: Registry
     mistakes: list[Mistake]
+    found: Component | None = None
 
     def task(self, recipe: Recipe) -> Component | None:
         if recipe.task is None:
             return None
         at: Trail = ("task", "name") if isinstance(recipe.document.data["task"], dict) else ("task",)
         cls = self._find("task", recipe.task.name, at)
-        return self._validated(cls, recipe.task.options, ("task",)) if cls else None
+        self.found = self._validated(cls, recipe.task.options, ("task",)) if cls else None
+        return self.found
 
     def step(self, step: StepRef) -> Step | None:
         verb = VERBS.get(step.verb)
@@ -198,7 +203,7 @@ class _Checking:
 
     def _validated(self, cls: type[Component], options: Mapping[str, Any], inside: Trail) -> Component | None:
         try:
-            return cls.model_validate(options, context={"registry": self.registry})
+            return cls.model_validate(options, context={"registry": self.registry, "task": self.found})
         except ValidationError as error:
             found = explain(error, cls, options, self.registry)
             self.mistakes += [((*inside, *trail), message) for trail, message in found]
@@ -215,6 +220,8 @@ def _order_mistakes(steps: Sequence[StepRef]) -> Iterator[Mistake]:
         exported = "export" in seen
         if step.verb == "prune" and exported:
             yield step.trail, "expected before export: what is pruned now would not be in the exported file"
+        if step.verb == "train" and exported:
+            yield step.trail, "expected before export: what is trained now would not be in the exported file"
         if step.verb == "verify" and not exported:
             yield step.trail, "expected after an export step: it works on the exported file"
         if step.verb in ONCE & seen:

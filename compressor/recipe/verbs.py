@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from compressor.plugin import Component
+from compressor.plugin import Component, Training
 from compressor.recipe.options import Verification
 
 
@@ -24,6 +24,7 @@ class Verb:
 
 VERBS: Mapping[str, Verb] = {
     "prune": Verb("method", "method"),
+    "train": Verb(Training.kind, component=Training),
     "export": Verb("exporter", "format", default="onnx"),
     "verify": Verb(Verification.kind, component=Verification),
 }

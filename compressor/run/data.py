@@ -13,18 +13,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from compressor.model.outputs import INPUTS
-
-PLAIN = ("labels", "window")
-"""Columns of numbers that join a batch as they are, shape (B,) or (B, 2)."""
-
-
-def collate(rows: Sequence[Mapping[str, Any]], tokenizer: PreTrainedTokenizerBase) -> dict[str, Tensor]:
-    """Pad rows to the longest of them: ``input_ids`` and friends of shape (B, T), and the columns of ``PLAIN`` if any."""
-    inputs = [{key: row[key] for key in INPUTS if key in row} for row in rows]
-    batch: dict[str, Tensor] = dict(tokenizer.pad(inputs, padding="longest", return_tensors="pt"))
-    batch.update({key: torch.tensor([row[key] for row in rows]) for key in PLAIN if key in rows[0]})
-    return batch
+from compressor.model.batches import collate
 
 
 def draw_examples(rows: Sequence[Mapping[str, Any]], count: int | None, *, seed: int) -> list[Mapping[str, Any]]:

@@ -9,26 +9,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from compressor.model.files import write_text
 from compressor.recipe.plan import Step
 
 STAGE_FILE = "stage.json"
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file so that it is there whole or not at all."""
-    draft = path.with_name(path.name + ".tmp")
-    with draft.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    draft.replace(path)
+CHECKPOINTS = "checkpoints"
+"""Where a step below its stage directory keeps what it resumes from itself; it knows what it can use."""
 
 
 def chain(*parts: str) -> str:
@@ -67,14 +59,20 @@ class Journal:
         return stage if stage.get("fingerprint") == self.fingerprint(step) else None
 
     def start(self, step: Step) -> Path:
-        """Empty the step's stage directory, and forget every later stage; return the directory."""
-        for later in self.steps[step.index :]:
+        """Empty the step's stage directory but for its checkpoints, and forget every later stage; return the directory."""
+        for later in self.steps[step.index + 1 :]:
             shutil.rmtree(self.directory(later), ignore_errors=True)
         directory = self.directory(step)
-        directory.mkdir(parents=True)
+        directory.mkdir(parents=True, exist_ok=True)
+        for path in directory.iterdir():
+            if path.is_dir() and path.name != CHECKPOINTS:
+                shutil.rmtree(path)
+            elif not path.is_dir():
+                path.unlink()
         return directory
 
     def finish(self, step: Step, *, seconds: float, metrics: Mapping[str, Any]) -> None:
-        """Mark the stage as finished."""
+        """Mark the stage as finished; its checkpoints have served."""
         stage = {"fingerprint": self.fingerprint(step), "seconds": seconds, "metrics": metrics}
         write_text(self.directory(step) / STAGE_FILE, json.dumps(stage, indent=2))
+        shutil.rmtree(self.directory(step) / CHECKPOINTS, ignore_errors=True)

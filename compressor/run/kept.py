@@ -13,9 +13,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from compressor.errors import InputError
+from compressor.model.files import write_text
 from compressor.model.masks import Masks
 from compressor.plugin.components import Pruned
-from compressor.run.journal import write_text
 
 MASKS, WEIGHTS, FILE = "masks.safetensors", "weights.safetensors", "pruned.json"
 PLAIN: Mapping[str, Callable[[Any], Any]] = {"metrics": dict, "dropped_layers": tuple}

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from compressor.errors import CompressorError, InputError
 from compressor.model.checkpoint import head_of
+from compressor.model.files import write_text
 from compressor.model.latency_table import LatencyTable, Workload
 from compressor.model.outputs import OUTPUT_NAMES, accepted_inputs
 from compressor.model.runtime import SessionOptions, installed_flavours, require_provider
@@ -26,7 +27,6 @@ from compressor.progress import announced
 from compressor.recipe.plan import Plan
 from compressor.recipe.verbs import VERBS
 from compressor.run.calls import NamedFamily, plugin_call
-from compressor.run.journal import write_text
 from compressor.verify.environment import versions
 from compressor.verify.hardware import hardware
 from compressor.verify.latency import Protocol

@@ -20,8 +20,8 @@ from compressor.plugin.registry import Registry
 from compressor.recipe.options import CalibrationOptions
 from compressor.recipe.plan import Plan
 from compressor.run.calls import NamedFamily, plugin_call
-from compressor.run.data import Calibration
-from compressor.run.preflight import check_lengths, verifications
+from compressor.run.data import Calibration, rows_digest
+from compressor.run.preflight import check_lengths, check_training, trainings, verifications
 from compressor.run.session import Session
 
 if TYPE_CHECKING:
@@ -142,26 +142,16 @@ def load_rows(
 
 
 def draw_calibration(
-    task: Task,
-    options: CalibrationOptions,
-    tokenizer: PreTrainedTokenizerBase,
-    *,
-    seed: int,
-    label2id: Mapping[str, int] | None = None,
+    dataset: Dataset, options: CalibrationOptions, tokenizer: PreTrainedTokenizerBase, *, seed: int
 ) -> Calibration:
-    """Draw rows without replacement from the task's train split.
+    """Draw rows without replacement.
 
     Args:
-        task: loads and tokenises the rows.
+        dataset: every row of the task's train split.
         options: how many rows, or how many tokens, and the batch size.
         tokenizer: of the checkpoint.
         seed: of the draw; the options' own seed wins.
-        label2id: class ids by name, of the checkpoint.
-
-    Raises:
-        InputError: the split is empty.
     """
-    dataset = load_rows(task, "train", tokenizer, label2id=label2id)
     order = np.random.default_rng(seed if options.seed is None else options.seed).permutation(len(dataset))
     if options.tokens is None:
         drawn = order[: options.samples]
@@ -200,8 +190,11 @@ def open_session(plan: Plan, registry: Registry, run_dir: Path, device: torch.de
     config: Any = model.config
     longest = max_positions(model)
     check_lengths(plan, longest)
+    check_training(plan, device)
     tokenizer = load_tokenizer(source, longest=longest)
-    calibration = draw_calibration(plan.task, plan.calibration, tokenizer, seed=recipe.seed, label2id=config.label2id)
+    train = load_rows(plan.task, "train", tokenizer, label2id=config.label2id)
+    calibration = draw_calibration(train, plan.calibration, tokenizer, seed=recipe.seed)
+    trains = any(trainings(plan))
     validation = (
         # Read now, though only verify needs them: a mistake in them is better found before an hour of pruning.
         load_rows(plan.task, "validation", tokenizer, label2id=config.label2id).to_list()
@@ -221,4 +214,6 @@ def open_session(plan: Plan, registry: Registry, run_dir: Path, device: torch.de
         calibration=calibration,
         source=source,
         validation=validation,
+        train_rows=cast("Sequence[Mapping[str, Any]]", train) if trains else (),
+        train_digest=rows_digest(cast("Sequence[Mapping[str, Any]]", train)) if trains else "",
     )

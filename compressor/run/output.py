@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from compressor.model import checkpoint
+from compressor.model.files import write_text
 from compressor.recipe.lock import lock_text
 from compressor.recipe.options import Verification
 from compressor.recipe.plan import Plan
 from compressor.run.data import rows_digest
-from compressor.run.journal import write_text
 from compressor.run.session import Session, latest
 from compressor.verify.environment import environment
 from compressor.verify.report import SCHEMA_VERSION, model_card, write_report

@@ -5,11 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from compressor.errors import RecipeError
+import torch
+from transformers.integrations import get_reporting_integration_callbacks
+
+from compressor.errors import RecipeError, SetupError
 from compressor.model.runtime import import_onnxruntime, require_provider
-from compressor.plugin import Target
+from compressor.plugin import Target, Training
 from compressor.recipe.options import Verification
-from compressor.recipe.plan import Plan, Step
+from compressor.recipe.plan import Plan, Step, components
 
 
 def verifications(plan: Plan) -> Iterator[tuple[Step, Verification]]:
@@ -17,6 +20,14 @@ def verifications(plan: Plan) -> Iterator[tuple[Step, Verification]]:
     for step in plan.steps:
         if isinstance(step.component, Verification):
             yield step, step.component
+
+
+def trainings(plan: Plan) -> Iterator[tuple[Step, Training]]:
+    """Yield the steps that train, and how; a pruning method may have it as an option."""
+    for step in plan.steps:
+        for component in components(step.component):
+            if isinstance(component, Training):
+                yield step, component
 
 
 def latency_targets(plan: Plan) -> Iterator[tuple[Step, Target]]:
@@ -38,6 +49,26 @@ def check_runtime(plan: Plan) -> None:
         require_provider(options.provider)
     for _, target in latency_targets(plan):
         require_provider(target.provider)
+
+
+def check_training(plan: Plan, device: torch.device) -> None:
+    """Check that this machine can train as the plan asks.
+
+    Raises:
+        SetupError: the precision needs a GPU, or a tracker is not installed.
+    """
+    for step, options in trainings(plan):
+        if options.precision == "fp16" and device.type != "cuda":
+            raise SetupError(
+                f"{step.path}: precision fp16 needs a CUDA device; the run is on {device.type}",
+                hint="use precision bf16 or fp32, or a machine with a GPU",
+            )
+        try:
+            get_reporting_integration_callbacks(list(options.report_to) or "none")
+        except (ValueError, ImportError) as error:
+            raise SetupError(
+                f"{step.path}: report_to {', '.join(options.report_to)}: {error}", hint="install the tracker"
+            ) from error
 
 
 def check_lengths(plan: Plan, longest: int) -> None:

@@ -44,7 +44,8 @@ class Session:
         run_dir: directory of this run; a step may write below ``run_dir / "stages" / step.slug``.
         device: where tensors go.
         model: the model as it is now, on ``device``, in eval mode, float32.
-        teacher: the dense model the run started from, frozen, on ``device``.
+        teacher: the dense model, frozen, on ``device``: what the run started from, or what ``train`` before any pruning
+            made of it.
         tokenizer: of the source checkpoint.
         family: the table of the model's architecture.
         task: data and metric.
@@ -54,6 +55,8 @@ class Session:
         artifacts: exported files by name, ``"model"`` and ``"dense"`` among them.
         outcomes: of the finished steps, in order.
         given: prunings that a sweep has done already, by the slug of the step that takes them.
+        train_rows: every row of the task's train split, where a step trains.
+        train_digest: sha256 of them.
         weight_masks: element-wise masks by parameter name of ``model``, each of its parameter's shape; what they remove
             is zero in ``model`` and stays zero while it is trained.
     """
@@ -72,12 +75,19 @@ class Session:
     artifacts: dict[str, Artifact] = field(default_factory=dict)
     outcomes: list[Outcome] = field(default_factory=list)
     given: Mapping[str, Pruned] = field(default_factory=dict)
+    train_rows: Sequence[Mapping[str, Any]] = ()
+    train_digest: str = ""
     weight_masks: Masks = field(default_factory=lambda: Masks({}))
 
     @property
     def seed(self) -> int:
         """Seed of everything random in this run."""
         return self.plan.recipe.seed
+
+    @property
+    def stage(self) -> Path:
+        """Directory of the step that is being done."""
+        return self.run_dir / "stages" / self.plan.steps[len(self.outcomes)].slug
 
     @property
     def input_names(self) -> tuple[str, ...]:

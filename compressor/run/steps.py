@@ -21,13 +21,14 @@ from compressor.model.costs import encoder_macs, parameters
 from compressor.model.depth import skipped
 from compressor.model.masks import Masks
 from compressor.model.outputs import OUTPUT_NAMES, raw_output
-from compressor.plugin import hookimpl
+from compressor.plugin import Training, hookimpl
 from compressor.plugin.components import Exporter, Pruned, PruningMethod
 from compressor.recipe.options import Verification
 from compressor.recipe.plan import Step
 from compressor.run.calls import NamedFamily, plugin_call
 from compressor.run.session import Outcome, Session, latest
-from compressor.run.verification import Subject, verify
+from compressor.run.verification import Subject, quality_in_torch, verify
+from compressor.train import TrainingRun
 
 REMOVAL_TOLERANCE = 1e-4
 """Largest difference between the masked and the shrunk model's outputs, relative to the largest output."""
@@ -101,10 +102,41 @@ def _removal_difference(session: Session, family: NamedFamily, pruned: Pruned, s
     return difference
 
 
-def _restore_prune(step: Step, session: Session, _: Mapping[str, Any]) -> None:
-    stage = _stage(step, session)
+def _train(step: Step, session: Session) -> dict[str, Any]:
+    options = cast("Training", step.component)
+    before = quality_in_torch(session, session.model)
+    trained = TrainingRun(session, options).fit()
+    after = quality_in_torch(session, trained.model)
+    checkpoint.save(trained.model, _stage(step, session) / "model")
+    dense = _makes_dense(session)
+    _adopt(trained.model, session, dense=dense)
+    makes = {"makes": "the dense model" if dense else "a recovered model"}
+    return {**makes, **trained.figures, **({"quality": {"before": before, "after": after}} if before else {})}
+
+
+def _makes_dense(session: Session) -> bool:
+    """Tell whether what is trained now is what everything is compared with: nothing was pruned yet."""
+    return all(outcome.step.verb != "prune" for outcome in session.outcomes)
+
+
+def _adopt(model: torch.nn.Module, session: Session, *, dense: bool) -> None:
+    session.model = model
+    if dense:
+        session.teacher = model
+
+
+def _restore_train(step: Step, session: Session, _: Mapping[str, Any]) -> None:
+    _adopt(_load_stage(step, session), session, dense=_makes_dense(session))
+
+
+def _load_stage(step: Step, session: Session) -> torch.nn.Module:
     by_type = dict.fromkeys(session.family.model_types, session.family)
-    session.model = checkpoint.load(stage / "model", by_type).to(session.device).requires_grad_(False)
+    loaded = checkpoint.load(_stage(step, session) / "model", by_type)
+    return loaded.to(session.device).requires_grad_(False)
+
+
+def _restore_prune(step: Step, session: Session, _: Mapping[str, Any]) -> None:
+    session.model = _load_stage(step, session)
 
 
 def _export(step: Step, session: Session) -> dict[str, Any]:
@@ -162,6 +194,7 @@ class Verb:
 
 VERBS: Mapping[str, Verb] = {
     "prune": Verb(_prune, _restore_prune),
+    "train": Verb(_train, _restore_train),
     "export": Verb(_export, _restore_export),
     "verify": Verb(_verify, _restore_nothing),
 }

@@ -11,11 +11,12 @@ from typing import Any, cast
 import torch
 
 from compressor.errors import CompressorError
+from compressor.model.files import write_text
 from compressor.plugin.components import PruningMethod
 from compressor.recipe.sweep import Point, SweepPlan
 from compressor.run import steps
 from compressor.run.calls import plugin_call
-from compressor.run.journal import Journal, write_text
+from compressor.run.journal import Journal
 from compressor.run.kept import FILE, Kept
 from compressor.run.load import open_session
 from compressor.run.output import REPORT

@@ -8,15 +8,18 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from torch import nn
 from transformers import PreTrainedTokenizerBase
 
+from compressor.model.batches import collate
 from compressor.model.runtime import SessionOptions, open_session
 from compressor.plugin.components import Task
 from compressor.recipe.options import Verification
 from compressor.run.calls import plugin_call
-from compressor.run.data import collate, draw_examples, rows_digest
+from compressor.run.data import draw_examples, rows_digest
+from compressor.run.session import Session
 from compressor.verify.environment import environment
-from compressor.verify.evaluate import Quality, Rows, compare, onnx_outputs
+from compressor.verify.evaluate import Quality, Rows, compare, onnx_outputs, torch_outputs
 from compressor.verify.gates import Limits, check_gates, failed
 from compressor.verify.latency import LatencyRow, Protocol, Shape, measure
 from compressor.verify.statistics import Resampling
@@ -73,6 +76,26 @@ def verify(subject: Subject, options: Verification, *, seed: int) -> dict[str, A
         "gates": [asdict(gate) for gate in gates],
         "passed": not failed(gates),
     }
+
+
+GLANCE = 512
+"""Examples that a training is judged on, before and after: a glance, where verification takes all."""
+
+
+def quality_in_torch(session: Session, model: nn.Module) -> dict[str, float]:
+    """Return the task's metrics of a model on ``GLANCE`` validation examples, in torch; none where none are loaded."""
+    if not session.validation:
+        return {}
+    rows = draw_examples(session.validation, GLANCE, seed=session.seed)
+    models = [model, session.teacher] if session.task.label_free else [model]
+    outputs = [
+        torch_outputs(
+            each, rows, task_output=session.task.output, collate=partial(collate, tokenizer=session.tokenizer)
+        )
+        for each in models
+    ]
+    with plugin_call(session.task, "evaluation"):
+        return dict(session.task.metrics(session.task.rows(outputs[0], outputs[-1], rows)))
 
 
 def measure_quality(subject: Subject, rows: Rows, *, options: Verification, resampling: Resampling) -> Quality:

@@ -16,7 +16,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from compressor.errors import InputError, SetupError
-from compressor.run.data import collate, draw_examples
+from compressor.model.batches import collate
+from compressor.run.data import draw_examples
 from compressor.testing import tiny_model, tiny_tokenizer
 from compressor.verify.evaluate import compare, torch_outputs
 from compressor.verify.statistics import Resampling

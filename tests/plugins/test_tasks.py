@@ -20,8 +20,8 @@ from scipy.spatial.distance import cdist
 from scipy.stats import pearsonr, spearmanr
 
 from compressor.errors import InputError, SetupError
+from compressor.model.batches import collate
 from compressor.plugin import Task
-from compressor.run.data import collate
 from compressor.testing import tiny_batch, tiny_tokenizer
 from compressor_plugins.tasks import _metrics
 from compressor_plugins.tasks._embedding import hold_out, neighbor_agreement, neighbors

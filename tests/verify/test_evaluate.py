@@ -14,9 +14,9 @@ from scipy.special import log_softmax
 from torch import Tensor
 
 from compressor.errors import InputError
+from compressor.model.batches import collate
 from compressor.model.outputs import raw_output
 from compressor.model.runtime import open_session
-from compressor.run.data import collate
 from compressor.testing import tiny_model, tiny_tokenizer
 from compressor.verify.evaluate import compare, onnx_outputs, torch_outputs
 from compressor.verify.inference import call

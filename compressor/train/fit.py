@@ -1,0 +1,240 @@
+"""One training, from a session to a trained model: set up first, so that methods can hook into it, then run."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from torch import Tensor, nn
+from transformers import TrainerCallback, TrainingArguments
+
+from compressor.errors import InputError
+from compressor.model.checkpoint import fingerprint
+from compressor.plugin.training import Training
+from compressor.train import checkpoints
+from compressor.train.enforce import Enforced, Enforcing
+from compressor.train.objective import Objective, Term, Terms
+from compressor.train.processes import Processes
+from compressor.train.report import POINTS, Progress, diverged, loss_figures
+from compressor.train.rows import Batches, Layout
+from compressor.train.trainer import Feed, ObjectiveTrainer, Saved
+
+if TYPE_CHECKING:
+    from compressor.run.session import Session
+
+CHECKPOINTS = "checkpoints"
+WARMUP = 0.1
+"""Share of the steps in which the learning rate rises, where a recipe says nothing."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a training gave.
+
+    Attributes:
+        model: trained, in eval mode, without gradients.
+        figures: plain data for the report: steps, rows, the loss at both ends and on its way.
+    """
+
+    model: nn.Module
+    figures: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Extension:
+    """What a method adds to a training.
+
+    Attributes:
+        callbacks: of transformers; ``on_step_begin`` comes before the forward pass, ``on_pre_optimizer_step`` when all
+            gradients are there (of ``run.student``'s parameters, clipped), ``on_optimizer_step`` after the weights moved.
+            Masks are enforced after these.
+        states: saved in every checkpoint as ``<name>.safetensors``, and restored from it; the masks already are.
+        key: what the result depends on beside the training's own options: a checkpoint of another key is not used.
+    """
+
+    callbacks: Sequence[TrainerCallback] = ()
+    states: Mapping[str, checkpoints.Stateful] = field(default_factory=dict)
+    key: str = ""
+
+
+class TrainingRun:
+    """A training that is set up: the model that will be trained is there, and can be looked at and masked.
+
+    Attributes:
+        session: whose model it starts from; it stays untouched.
+        options: of the training.
+        student: the model that is trained, a copy.
+        enforced: its element-wise masks, at first the session's; ``enforced.hold(masks)`` changes them.
+        layout: ``layout.steps`` are the optimizer steps of an epoch.
+        steps: optimizer steps in all.
+    """
+
+    def __init__(self, session: Session, options: Training) -> None:
+        """Set up; raises InputError where the rows are too few, or do not divide among the processes."""
+        self.session = session
+        self.options = options
+        self.student = copy.deepcopy(session.model).requires_grad_(True)
+        terms = [Term(loss, loss.start(session)) for loss in options.losses]
+        frozen = frozenset().union(*(term.run.frozen(self.student) for term in terms))
+        for name, parameter in self.student.named_parameters():
+            parameter.requires_grad_(name not in frozen)
+        self.enforced = Enforced(self.student, session.weight_masks)
+        self.rows = drawn(session.train_rows, options, seed=session.seed)
+        self.layout = laid_out(len(self.rows), options, seed=session.seed)
+        self.steps = options.max_steps or math.ceil(options.epochs * self.layout.steps)
+        self.objective = Objective(self.student, Terms(terms, session.teacher, dropout=options.dropout))
+
+    def fit(self, extension: Extension | None = None) -> Trained:
+        """Train, from the newest complete checkpoint of the same training if there is one.
+
+        Args:
+            extension: what a pruning method adds.
+
+        Raises:
+            InputError: the loss is not a number any more.
+        """
+        more = extension or Extension()
+        directory = self.session.stage / CHECKPOINTS
+        saved = Saved(
+            {**more.states, "masks": self.enforced, "losses": _Losses(self.objective)}, self.fingerprint(more)
+        )
+        found = checkpoints.newest(directory, fingerprint=saved.fingerprint)
+        feed = Feed(self.rows, Batches(self.layout), self.session.tokenizer)
+        trainer = ObjectiveTrainer(self.objective, self.arguments(directory), feed, saved)
+        progress = Progress(self.options.name)
+        for callback in (*more.callbacks, Enforcing(self.enforced), progress):
+            trainer.add_callback(callback)
+        if trainer.args.should_save and directory.is_dir():
+            checkpoints.remove_unusable(directory, fingerprint=saved.fingerprint)
+        if found is not None:
+            checkpoints.load_states(saved.states, found)
+        try:
+            trainer.train(resume_from_checkpoint=None if found is None else str(found))
+        finally:
+            progress.close()
+        trainer.reduce_history()
+        return self._trained(found)
+
+    def _trained(self, found: Path | None) -> Trained:
+        terms = self.objective.terms.terms
+        if not all(parameter.isfinite().all() for parameter in self.student.parameters()):
+            raise diverged(self.steps)
+        figures = {
+            "steps": self.steps,
+            "epochs": round(self.steps / self.layout.steps, 4),
+            "rows": len(self.rows),
+            "samples": self.steps * self.layout.batch_size,
+            "processes": self.layout.processes,
+            **loss_figures(self.objective.history, terms, parts=self.layout.parts),
+        }
+        if found is not None:
+            figures["resumed_from_step"] = int(found.name.rpartition("-")[2])
+        return Trained(self.student.eval().requires_grad_(False), figures)
+
+    def fingerprint(self, extension: Extension) -> str:
+        """Return the sha256 of everything that the result depends on: checkpoints of another are not used."""
+        masks = {name: int(mask.sum()) for name, mask in self.session.weight_masks.keep.items()}
+        parts = [
+            self.options.options(),
+            extension.key,
+            fingerprint(self.session.model),
+            fingerprint(self.session.teacher),
+            masks,
+            [len(self.rows), self.session.train_digest, self.session.seed, self.layout.processes],
+            [self.session.device.type, *(version(name) for name in ("torch", "transformers", "accelerate"))],
+        ]
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+    def arguments(self, directory: Path) -> TrainingArguments:
+        """Return transformers' arguments; checkpoints go below ``directory``."""
+        options = self.options
+        return TrainingArguments(
+            output_dir=str(directory),
+            max_steps=self.steps,
+            per_device_train_batch_size=self.layout.share,
+            gradient_accumulation_steps=self.layout.parts,
+            learning_rate=options.learning_rate,
+            weight_decay=options.weight_decay,
+            adam_beta1=options.betas[0],
+            adam_beta2=options.betas[1],
+            max_grad_norm=options.max_grad_norm,
+            warmup_steps=warmup_steps(options, self.steps),
+            lr_scheduler_type=options.schedule,
+            bf16=options.precision == "bf16",
+            fp16=options.precision == "fp16",
+            use_cpu=self.session.device.type == "cpu",
+            seed=self.session.seed,
+            save_strategy="steps",
+            save_steps=options.checkpoint_every,
+            logging_strategy="steps",
+            logging_steps=max(1, self.steps // POINTS),
+            report_to=list(options.report_to) or "none",
+            label_names=[],
+            remove_unused_columns=False,
+            disable_tqdm=True,
+        )
+
+
+class _Losses:
+    """The losses' own state and history, as a checkpoint holds them."""
+
+    def __init__(self, objective: Objective) -> None:
+        self.objective = objective
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return self.objective.state_dict_of_losses()
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        self.objective.load_state_dict_of_losses(state)
+
+
+def drawn(rows: Sequence[Mapping[str, Any]], options: Training, *, seed: int) -> Sequence[Mapping[str, Any]]:
+    """Return the train rows, or those that ``samples`` or ``fraction`` ask for, drawn without replacement."""
+    count = len(rows) if options.fraction is None else math.ceil(options.fraction * len(rows))
+    count = min(count, options.samples or count)
+    if count == len(rows):
+        return rows
+    chosen = np.random.default_rng(seed).permutation(len(rows))[:count]
+    return [rows[int(number)] for number in chosen]
+
+
+def laid_out(rows: int, options: Training, *, seed: int) -> Layout:
+    """Return how the rows are cut into steps, parts and processes.
+
+    Raises:
+        InputError: they are fewer than a batch, or a batch does not divide.
+    """
+    processes = Processes.of_environment()
+    if rows < options.batch_size:
+        raise InputError(
+            f"training: {rows} train rows are fewer than batch_size {options.batch_size}", hint="lower train.batch_size"
+        )
+    if options.batch_size % (options.gradient_accumulation * processes.count):
+        raise InputError(
+            f"training: batch_size {options.batch_size} does not divide into {options.gradient_accumulation} parts for "
+            f"{processes.count} processes each",
+            hint="batch_size counts the rows of all processes: make it a multiple of gradient_accumulation x processes",
+        )
+    return Layout(
+        rows=rows,
+        batch_size=options.batch_size,
+        parts=options.gradient_accumulation,
+        processes=processes.count,
+        process=processes.rank,
+        seed=seed,
+    )
+
+
+def warmup_steps(options: Training, steps: int) -> int:
+    """Return the steps of rising learning rate."""
+    default = 0.0 if options.schedule == "constant" else WARMUP
+    asked = default if options.warmup is None else options.warmup
+    return math.ceil(asked * steps) if asked < 1 else min(int(asked), steps)

@@ -1,0 +1,113 @@
+"""transformers' ``Trainer`` on an ``Objective``: its loop, mixed precision, schedules and trackers; our rows and checkpoints.
+
+Nothing is pickled but the optimizer's, the schedule's and the generators' state, which transformers writes and reads
+back with ``weights_only``; its pickled arguments are not written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch.utils.data import DataLoader
+from transformers import PreTrainedTokenizerBase, PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+
+from compressor.model.batches import collate
+from compressor.train import checkpoints
+from compressor.train.objective import Objective
+from compressor.train.rows import Batches
+
+WEIGHTS = "weights.safetensors"
+
+
+@dataclass(frozen=True)
+class Feed:
+    """Rows, which of them are in which batch, and what pads them."""
+
+    rows: Sequence[Mapping[str, Any]]
+    batches: Batches
+    tokenizer: PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True)
+class Saved:
+    """What is in a checkpoint beside transformers' own files.
+
+    Attributes:
+        states: by the name of their file.
+        fingerprint: of the training.
+    """
+
+    states: Mapping[str, checkpoints.Stateful]
+    fingerprint: str
+
+
+class EpochOrder(TrainerCallback):
+    """Tells the batches which epoch begins."""
+
+    def __init__(self, batches: Batches) -> None:
+        self.batches = batches
+
+    def on_epoch_begin(self, _: Any, state: Any, *__: Any, **___: Any) -> None:
+        """Choose the order of the epoch that the next step belongs to."""
+        self.batches.epoch = state.global_step // self.batches.layout.steps
+
+
+class ObjectiveTrainer(Trainer):
+    """Trains the student of an objective.
+
+    Attributes:
+        objective: the module in training.
+        feed: its rows.
+        saved: what its checkpoints hold of ours.
+    """
+
+    def __init__(self, objective: Objective, arguments: TrainingArguments, feed: Feed, saved: Saved) -> None:
+        self.objective, self.feed, self.saved = objective, feed, saved
+        arguments._n_gpu = min(arguments.n_gpu, 1)  # noqa: SLF001 - or one process would spread over all GPUs it sees
+        super().__init__(objective, arguments, train_dataset=feed.rows, callbacks=[EpochOrder(feed.batches)])  # type: ignore[arg-type]  # any sequence serves
+        self.remove_callback(PrinterCallback)  # stdout belongs to --json
+
+    def get_train_dataloader(self) -> DataLoader[Any]:
+        """Return this process's batches; the order is ours, and drawn by no global generator."""
+        return DataLoader(
+            self.feed.rows,  # type: ignore[arg-type]  # any sequence serves
+            batch_sampler=self.feed.batches,
+            collate_fn=partial(collate, tokenizer=self.feed.tokenizer),
+            generator=torch.Generator(),
+        )
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:  # noqa: ARG002 - transformers'
+        """Write the student's weights, and no pickled arguments."""
+        directory = Path(output_dir or self.args.output_dir)
+        directory.mkdir(parents=True, exist_ok=True)
+        checkpoints.save_tensors(self.objective.student.state_dict(), directory / WEIGHTS)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:  # noqa: ARG002 - transformers'
+        """Read the student's weights."""
+        self.objective.student.load_state_dict(load_file(str(Path(resume_from_checkpoint) / WEIGHTS)))
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        """Write a checkpoint, ours last; none at the end, where transformers would go on for one step too many."""
+        if self.state.global_step >= self.state.max_steps:
+            return
+        self.reduce_history()
+        super()._save_checkpoint(model, trial)
+        directory = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
+        self.accelerator.wait_for_everyone()  # every process writes the state of its generators
+        if self.args.should_save:
+            checkpoints.save_states(self.saved.states, directory)
+            checkpoints.complete(directory, fingerprint=self.saved.fingerprint)
+            checkpoints.remove_old(directory.parent)
+        self.accelerator.wait_for_everyone()
+
+    def reduce_history(self) -> None:
+        """Average over the processes what every term was: each saw its share of the rows."""
+        history = self.objective.history
+        if history and self.args.world_size > 1:
+            self.objective.history = list(self.accelerator.reduce(torch.stack(history), reduction="mean"))
