@@ -9,20 +9,25 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from compressor.model.artifact import Artifact, initializer_elements
+    from compressor.model.artifact import Artifact, StoredWeight, file_sparsity, initializer_elements, stored_weights
     from compressor.model.batches import collate
+    from compressor.model.blocks import Blocks
     from compressor.model.checkpoint import fingerprint, load, load_pretrained, save
+    from compressor.model.constant import removable_units
     from compressor.model.depth import skipped
+    from compressor.model.elements import apply_masks, removed_elements, split_masks, zero_masks
     from compressor.model.groups import ParamSlice, PrunableGroup, UnitKind
     from compressor.model.masks import Masks, Scores
     from compressor.model.outputs import accepted_inputs, max_positions, raw_output, read_output
     from compressor.model.runtime import SessionOptions, open_session
     from compressor.model.source import local_directory
     from compressor.model.surgery import BiasOnly, EmptyAttention, Family, apply_shapes, masked, shrink
+    from compressor.model.weights import WeightFilter, filtered_weights
 
 __all__ = [
     "Artifact",
     "BiasOnly",
+    "Blocks",
     "EmptyAttention",
     "Family",
     "Masks",
@@ -30,10 +35,15 @@ __all__ = [
     "PrunableGroup",
     "Scores",
     "SessionOptions",
+    "StoredWeight",
     "UnitKind",
+    "WeightFilter",
     "accepted_inputs",
+    "apply_masks",
     "apply_shapes",
     "collate",
+    "file_sparsity",
+    "filtered_weights",
     "fingerprint",
     "initializer_elements",
     "load",
@@ -44,15 +54,23 @@ __all__ = [
     "open_session",
     "raw_output",
     "read_output",
+    "removable_units",
+    "removed_elements",
     "save",
     "shrink",
     "skipped",
+    "split_masks",
+    "stored_weights",
+    "zero_masks",
 ]
 
 _FILES = {
-    "artifact": ("Artifact", "initializer_elements"),
+    "artifact": ("Artifact", "StoredWeight", "file_sparsity", "initializer_elements", "stored_weights"),
+    "blocks": ("Blocks",),
     "checkpoint": ("fingerprint", "load", "load_pretrained", "save"),
+    "constant": ("removable_units",),
     "depth": ("skipped",),
+    "elements": ("apply_masks", "removed_elements", "split_masks", "zero_masks"),
     "groups": ("ParamSlice", "PrunableGroup", "UnitKind"),
     "masks": ("Masks", "Scores"),
     "batches": ("collate",),
@@ -60,6 +78,7 @@ _FILES = {
     "runtime": ("SessionOptions", "open_session"),
     "source": ("local_directory",),
     "surgery": ("BiasOnly", "EmptyAttention", "Family", "apply_shapes", "masked", "shrink"),
+    "weights": ("WeightFilter", "filtered_weights"),
 }
 
 

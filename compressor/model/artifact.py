@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 from compressor.errors import InputError
 
 if TYPE_CHECKING:
+    import numpy as np
     import onnx
 
 
@@ -59,3 +61,65 @@ def initializer_elements(model: Path | onnx.ModelProto) -> int:
     """
     proto = read_onnx(model) if isinstance(model, Path) else model
     return sum(math.prod(tensor.dims) for tensor in proto.graph.initializer)
+
+
+@dataclass(frozen=True)
+class StoredWeight:
+    """A weight that a MatMul or Gemm of an ONNX file reads from its initialisers.
+
+    Attributes:
+        name: of the initialiser.
+        values: shape (out, in), as a Linear has it.
+    """
+
+    name: str
+    values: np.ndarray
+
+    @property
+    def zeros(self) -> int:
+        """How many numbers are zero."""
+        return int((self.values == 0).sum())
+
+    @property
+    def two_of_four(self) -> bool:
+        """Whether exactly two of every four consecutive inputs are zero, in every output."""
+        outputs, inputs = self.values.shape
+        if inputs % 4:
+            return False
+        return bool(((self.values == 0).reshape(outputs, -1, 4).sum(axis=2) == 2).all())  # noqa: PLR2004 - its name
+
+
+def stored_weights(path: Path) -> Iterator[StoredWeight]:
+    """Yield the two-dimensional weights of an ONNX file in the order in which the graph reads them.
+
+    Raises:
+        InputError: the file is missing or is not an ONNX model.
+    """
+    from onnx import numpy_helper
+
+    graph = read_onnx(path).graph
+    initializers = {tensor.name: tensor for tensor in graph.initializer if len(tensor.dims) == 2}  # noqa: PLR2004 - matrices
+    for node in graph.node:
+        tensor = initializers.get(node.input[1]) if node.op_type in {"MatMul", "Gemm"} else None
+        if tensor is not None:
+            values = numpy_helper.to_array(tensor)
+            transposed = any(entry.name == "transB" and entry.i for entry in node.attribute)
+            yield StoredWeight(tensor.name, values if transposed else values.T)
+
+
+def file_sparsity(path: Path) -> dict[str, float]:
+    """Count the zeros in the weights of an ONNX file: what masks promised, as the file has it.
+
+    Returns:
+        ``weights`` (how many), ``elements``, ``zeros``, ``ratio``, and ``two_of_four``: in how many weights exactly two of
+        every four inputs are zero.
+
+    Raises:
+        InputError: the file is missing or is not an ONNX model.
+    """
+    count = elements = zeros = regular = 0
+    for weight in stored_weights(path):
+        count, elements, zeros = count + 1, elements + weight.values.size, zeros + weight.zeros
+        regular += weight.two_of_four
+    ratio = zeros / elements if elements else 0.0
+    return {"weights": count, "elements": elements, "zeros": zeros, "ratio": ratio, "two_of_four": regular}

@@ -20,6 +20,8 @@ C = TypeVar("C", bound=Component)
 class ByName:
     """Reads ``taylor``, ``{name: taylor, samples: 2048}`` or a component; dumps the name and *all* options.
 
+    A text that a component of the kind spells, such as the pattern ``4x1``, is that component with those options.
+
     Plain pydantic refuses the short form, drops the options that a subclass adds when it dumps (two different recipes
     would share a digest), and writes an empty schema.
     """
@@ -76,13 +78,15 @@ def _component(contract: type[Component], value: Any, info: ValidationInfo) -> C
         raise PydanticCustomError(
             "no_registry", "expected a {kind} object: names need a registry", {"kind": contract.kind}
         )
+    registry = info.context["registry"]
     options = {key: option for key, option in value.items() if key != "name"} if isinstance(value, Mapping) else {}
+    short = registry.spelled(contract.kind, value) if isinstance(value, str) else None
     try:
-        cls = info.context["registry"].get(contract.kind, name)
+        cls = short or registry.get(contract.kind, name)
     except InputError as error:
         unknown = PydanticCustomError("unknown_component", "{message}", {"message": error.message})
         where = ("name",) if isinstance(value, Mapping) else ()
         details = InitErrorDetails(type=unknown, loc=where, input=name)
         raise ValidationError.from_exception_data(contract.__name__, [details]) from error
-    component: Component = cls.model_validate(options, context=info.context)
+    component: Component = cls.model_validate(short.spelled(value) if short else options, context=info.context)
     return component

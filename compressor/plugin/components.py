@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from compressor.model.artifact import Artifact
+    from compressor.model.blocks import Blocks
     from compressor.model.groups import PrunableGroup
     from compressor.model.masks import Masks, Scores
     from compressor.plugin.target import Target
@@ -51,18 +52,22 @@ class Pruned:
     """Everything a pruning method changed; only ``run/steps.py`` applies it.
 
     Attributes:
-        masks: ``True`` = keep, per group, shape ``(units,)``.
+        masks: ``True`` = keep; per group, shape ``(units,)``, or per parameter, with its shape. What a parameter's mask
+            removes is zero from now on, in training too.
         weights: replacements for parameters of the *unpruned* model, by parameter name and with its shape.
             They are copied in before the masked units are removed.
         metrics: figures worth reporting, e.g. ``{"macs_kept": 0.5997}``.
         dropped_layers: numbers of layers of the *unpruned* model, from 0 at the bottom, that go as a whole: attention,
             FFN, residuals and LayerNorms.
+        aligned: parameters whose masks follow a grid (N:M, blocks): units that they empty are not taken out, since that
+            would shift the grid.
     """
 
     masks: Masks
     weights: Mapping[str, Tensor] = field(default_factory=dict)
     metrics: Mapping[str, Any] = field(default_factory=dict)
     dropped_layers: tuple[int, ...] = ()
+    aligned: tuple[str, ...] = ()
 
 
 class PruningMethod(Component):
@@ -96,11 +101,18 @@ class CriterionRun(abc.ABC):
     def observe(
         self, *, weights: Mapping[str, Tensor], gradients: Mapping[str, Tensor], activations: Mapping[str, Tensor]
     ) -> None:
-        """Take in one batch; every mapping is keyed like the targets that the run was started with."""
+        """Take in one batch, or one training step before the optimizer's update.
+
+        Args:
+            weights: as they are, by the targets' names.
+            gradients: of the loss, of the weights' shapes; empty unless the criterion ``needs`` them. Weights that the
+                loss does not depend on are left out.
+            activations: what the targets' layers read, padding left out, shape (tokens, in_features); likewise.
+        """
 
     @abc.abstractmethod
     def scores(self) -> Scores:
-        """Return the scores so far; higher = keep."""
+        """Return the scores so far, higher = keep, of the targets for which there was anything to see."""
 
     @abc.abstractmethod
     def state_dict(self) -> dict[str, Tensor]:
@@ -112,9 +124,17 @@ class CriterionRun(abc.ABC):
 
 
 class Criterion(Component):
-    """Scores weights or units: magnitude, movement, ..."""
+    """Scores weights or units: magnitude, movement, ...
+
+    Attributes:
+        needs: what of a batch ``observe`` reads beside the weights: ``"gradients"``, ``"activations"``.
+        accumulates: whether scores gather over batches; otherwise they are of the last one shown, and a method without
+            training shows one gradient of all rows.
+    """
 
     kind: ClassVar[str] = "criterion"
+    needs: ClassVar[frozenset[str]] = frozenset()
+    accumulates: ClassVar[bool] = True
 
     @abc.abstractmethod
     def start(self, targets: Mapping[str, tuple[int, ...]]) -> CriterionRun:
@@ -122,13 +142,35 @@ class Criterion(Component):
 
 
 class SparsityPattern(Component):
-    """Turns scores into masks of one shape: element-wise, N:M, block, channel."""
+    """Says which elements of a weight live or die together.
+
+    Attributes:
+        structured: whether it removes whole rows or columns, which can be taken out of a model for good.
+        most: largest sparsity that it allows, e.g. 0.5 for 2:4.
+        use: what zeros in this pattern are good for, for the remarks of ``compress plan`` and the report.
+    """
 
     kind: ClassVar[str] = "pattern"
+    structured: ClassVar[bool] = False
+
+    @property
+    @abc.abstractmethod
+    def label(self) -> str:
+        """The pattern as people write it: ``2:4``, ``4x1``."""
+
+    @property
+    def most(self) -> float:
+        """Largest sparsity that the pattern allows."""
+        return 1.0
+
+    @property
+    def use(self) -> str:
+        """What zeros in this pattern are good for."""
+        return "a compressed download, and runtimes whose kernels skip such zeros"
 
     @abc.abstractmethod
-    def select(self, scores: Scores, sparsity: float) -> Masks:
-        """Return masks that remove the fraction ``sparsity`` in [0, 1) of the scored elements."""
+    def blocks(self, shape: tuple[int, int]) -> Blocks | None:
+        """Return how a weight of shape (out_features, in_features) is cut; None where the shape does not divide."""
 
 
 class ModelFamily(Component):

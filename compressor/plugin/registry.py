@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -196,6 +197,11 @@ class Registry:
             PluginError: the plugin of that name is installed and failed to load.
         """
         return self._find(kind, name).cls
+
+    def spelled(self, kind: str, text: str) -> type[Component] | None:
+        """Return the component class of this kind that a text such as ``4x1`` stands for, options and all, or None."""
+        own = (one.cls for one in self.components() if one.kind == kind and one.cls.spelling)
+        return next((cls for cls in own if re.fullmatch(cls.spelling, text)), None)
 
     def provider(self, kind: str, name: str) -> Provider:
         """Return who provides a component; raises what ``get`` raises."""

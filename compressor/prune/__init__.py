@@ -17,8 +17,10 @@ from compressor.prune.layerwise import (
     watched,
 )
 from compressor.prune.levels import Levels, choose_levels, level_masks
+from compressor.prune.observation import Showing, real_tokens, show_batches
 from compressor.prune.reconstruction import reconstruct
 from compressor.prune.removal import Removal, remove_units
+from compressor.prune.selection import Selection, cut_weights, select_masks
 from compressor.prune.shelf import Shelf, temporary_shelf
 from compressor.prune.solve import Correction, Moments, residual, solve_bias, solve_scales, solve_weights
 from compressor.prune.students import Student
@@ -35,7 +37,9 @@ __all__ = [
     "Moments",
     "Reconstruction",
     "Removal",
+    "Selection",
     "Shelf",
+    "Showing",
     "Signals",
     "Student",
     "Sublayer",
@@ -46,6 +50,7 @@ __all__ = [
     "Tuning",
     "choose_levels",
     "consumer_inputs",
+    "cut_weights",
     "frozen",
     "gate_gradients",
     "gate_products",
@@ -53,6 +58,7 @@ __all__ = [
     "layer_names",
     "level_masks",
     "ordinary_tokens",
+    "real_tokens",
     "rearrange",
     "reconstruct",
     "record",
@@ -62,6 +68,8 @@ __all__ = [
     "residual",
     "resumed",
     "search_masks",
+    "select_masks",
+    "show_batches",
     "solve_bias",
     "solve_scales",
     "solve_weights",

@@ -10,10 +10,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, cast
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from compressor.errors import InputError, RecipeError, did_you_mean
 from compressor.plugin import Component, Provider, Registry, Task
+from compressor.plugin.component import nested
 from compressor.recipe.document import Trail
 from compressor.recipe.expect import explain, shown
 from compressor.recipe.lint import lint
@@ -98,7 +99,7 @@ def compile_plan(recipe: Recipe, registry: Registry) -> Plan:
 def _plan(recipe: Recipe, task: Task, steps: tuple[Step, ...], registry: Registry) -> Plan:
     seed = recipe.seed if recipe.calibration.seed is None else recipe.calibration.seed
     calibration = recipe.calibration.model_copy(update={"seed": seed})
-    used = [component for top in (task, *(step.component for step in steps)) for component in components(top)]
+    used = [component for top in (task, *(step.component for step in steps)) for component in nested(top)]
     providers = {f"{one.kind}:{one.name}": _provider(one, registry) for one in used}
     canonical = {
         **_resolved(recipe, task, calibration, steps),
@@ -123,19 +124,6 @@ def _resolved(recipe: Recipe, task: Task, calibration: CalibrationOptions, steps
 def _selector(step: Step) -> dict[str, str]:
     key = VERBS[step.verb].key
     return {key: step.component.name} if key else {}
-
-
-def components(value: Any) -> Iterator[Component]:
-    """Yield every component in a value, nested ones included."""
-    if isinstance(value, Component):
-        yield value
-    if isinstance(value, BaseModel):
-        value = [getattr(value, name) for name in type(value).model_fields]
-    if isinstance(value, Mapping):
-        value = list(value.values())
-    if isinstance(value, list | tuple | set | frozenset):
-        for item in value:
-            yield from components(item)
 
 
 def _provider(component: Component, registry: Registry) -> Provider:

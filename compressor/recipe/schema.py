@@ -73,8 +73,10 @@ def _any_of(
     names = registry.names(kind)
     if not names:
         return NOTHING
-    forms = [_named(registry.get(kind, name), key, definitions, required=name != default) for name in names]
-    return {"anyOf": [{"enum": list(names)}, *forms]}
+    classes = [registry.get(kind, name) for name in names]
+    forms = [_named(cls, key, definitions, required=cls.name != default) for cls in classes]
+    spelled = [{"type": "string", "pattern": f"^(?:{cls.spelling})$"} for cls in classes if cls.spelling]
+    return {"anyOf": [{"enum": list(names)}, *spelled, *forms]}
 
 
 def _named(cls: type[Component], key: str, definitions: dict[str, Any], *, required: bool) -> dict[str, Any]:

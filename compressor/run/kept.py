@@ -18,7 +18,7 @@ from compressor.model.masks import Masks
 from compressor.plugin.components import Pruned
 
 MASKS, WEIGHTS, FILE = "masks.safetensors", "weights.safetensors", "pruned.json"
-PLAIN: Mapping[str, Callable[[Any], Any]] = {"metrics": dict, "dropped_layers": tuple}
+PLAIN: Mapping[str, Callable[[Any], Any]] = {"metrics": dict, "dropped_layers": tuple, "aligned": tuple}
 """The fields of ``Pruned`` that are plain data, each with what makes it of JSON; all others are tensors."""
 
 

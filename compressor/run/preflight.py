@@ -11,8 +11,9 @@ from transformers.integrations import get_reporting_integration_callbacks
 from compressor.errors import RecipeError, SetupError
 from compressor.model.runtime import import_onnxruntime, require_provider
 from compressor.plugin import Target, Training
+from compressor.plugin.component import nested
 from compressor.recipe.options import Verification
-from compressor.recipe.plan import Plan, Step, components
+from compressor.recipe.plan import Plan, Step
 
 
 def verifications(plan: Plan) -> Iterator[tuple[Step, Verification]]:
@@ -25,7 +26,7 @@ def verifications(plan: Plan) -> Iterator[tuple[Step, Verification]]:
 def trainings(plan: Plan) -> Iterator[tuple[Step, Training]]:
     """Yield the steps that train, and how; a pruning method may have it as an option."""
     for step in plan.steps:
-        for component in components(step.component):
+        for component in nested(step.component):
             if isinstance(component, Training):
                 yield step, component
 

@@ -14,24 +14,22 @@ from typing import Any, cast
 
 import torch
 
-from compressor.errors import CompressorError
-from compressor.model import checkpoint, surgery
-from compressor.model.artifact import Artifact
+from compressor.model import checkpoint
+from compressor.model.artifact import Artifact, file_sparsity
 from compressor.model.costs import encoder_macs, parameters
-from compressor.model.depth import skipped
 from compressor.model.masks import Masks
-from compressor.model.outputs import OUTPUT_NAMES, raw_output
+from compressor.model.outputs import OUTPUT_NAMES
 from compressor.plugin import Training, hookimpl
-from compressor.plugin.components import Exporter, Pruned, PruningMethod
+from compressor.plugin.components import Exporter, PruningMethod
 from compressor.recipe.options import Verification
 from compressor.recipe.plan import Step
 from compressor.run.calls import NamedFamily, plugin_call
+from compressor.run.pruning import applied, checked_pruned
 from compressor.run.session import Outcome, Session, latest
 from compressor.run.verification import Subject, quality_in_torch, verify
 from compressor.train import TrainingRun
 
-REMOVAL_TOLERANCE = 1e-4
-"""Largest difference between the masked and the shrunk model's outputs, relative to the largest output."""
+WEIGHT_MASKS = "weight_masks.safetensors"
 
 
 def _stage(step: Step, session: Session) -> Path:
@@ -44,11 +42,8 @@ def _prune(step: Step, session: Session) -> dict[str, Any]:
     with plugin_call(step.component, place):
         given = session.given.get(step.slug)
         pruned = given or checked_pruned(cast("PruningMethod", step.component).prune(session))
-        shrunk = surgery.shrink(
-            session.model, family, pruned.masks, pruned.weights, dropped_layers=pruned.dropped_layers
-        )
-        difference = _removal_difference(session, family, pruned, shrunk)
-    stage = _stage(step, session)
+        done = applied(session, family, pruned)
+    shrunk, stage = done.model, _stage(step, session)
     checkpoint.save(shrunk, stage / "model")
     length = pruned.metrics.get("sequence", session.calibration.mean_length)
     figures = {
@@ -59,47 +54,12 @@ def _prune(step: Step, session: Session) -> dict[str, Any]:
             "compressed": encoder_macs(shrunk, session.family.groups(shrunk), length),
             "sequence": length,
         },
-        "removal_max_abs_diff": difference,
+        **done.figures,
     }
-    session.model = shrunk
+    session.model, session.weight_masks = shrunk, done.weight_masks
     session.masks.save(stage / "masks.safetensors")
+    session.weight_masks.save(stage / WEIGHT_MASKS)
     return figures
-
-
-def checked_pruned(found: Any) -> Pruned:
-    """Return what a method gave.
-
-    Raises:
-        CompressorError: it is no ``Pruned`` with masks.
-    """
-    if not (isinstance(found, Pruned) and isinstance(found.masks, Masks)):
-        what = type(found.masks if isinstance(found, Pruned) else found).__name__
-        raise CompressorError(
-            f"prune returned {'masks of type ' if isinstance(found, Pruned) else ''}{what}; expected Pruned(masks=Masks)"
-        )
-    return found
-
-
-def _removal_difference(session: Session, family: NamedFamily, pruned: Pruned, shrunk: torch.nn.Module) -> float:
-    """Prove on one calibration batch that removing equals masking units and skipping layers; return the difference."""
-    full = surgery.shrink(session.model, family, Masks({}), pruned.weights)  # nothing removed, the weights copied in
-    batch = next(session.calibration.batches(session.device))
-    groups = family.groups(full)
-    with torch.no_grad(), surgery.masked(full, groups, pruned.masks.keep), skipped(full, groups, pruned.dropped_layers):
-        expected = raw_output(full, batch)
-    with torch.no_grad():
-        found = raw_output(shrunk, batch)
-    mask = batch["attention_mask"].bool()
-    if expected.ndim > mask.ndim:  # hidden states of padding tokens mean nothing
-        expected, found = expected[mask], found[mask]
-    difference = float((expected - found).abs().max())
-    if not difference <= REMOVAL_TOLERANCE * max(1.0, float(expected.abs().max())):
-        what = "removing the masked units" + (" and the dropped layers" if pruned.dropped_layers else "")
-        raise CompressorError(
-            f"{what} changed the model's output by {difference:.2e}; expected what masking gives",
-            hint="this is a bug of the model family's table or of the method's weights; the run stops before export",
-        )
-    return difference
 
 
 def _train(step: Step, session: Session) -> dict[str, Any]:
@@ -137,6 +97,7 @@ def _load_stage(step: Step, session: Session) -> torch.nn.Module:
 
 def _restore_prune(step: Step, session: Session, _: Mapping[str, Any]) -> None:
     session.model = _load_stage(step, session)
+    session.weight_masks = Masks.load(_stage(step, session) / WEIGHT_MASKS)
 
 
 def _export(step: Step, session: Session) -> dict[str, Any]:
@@ -150,7 +111,10 @@ def _export(step: Step, session: Session) -> dict[str, Any]:
                 input_names=session.input_names,
                 output_names=OUTPUT_NAMES[session.task.head],
             )
-    return {"artifacts": {name: _plain(artifact) for name, artifact in session.artifacts.items()}}
+    figures: dict[str, Any] = {"artifacts": {name: _plain(artifact) for name, artifact in session.artifacts.items()}}
+    if session.weight_masks.keep:
+        figures["file_sparsity"] = {name: file_sparsity(artifact.path) for name, artifact in session.artifacts.items()}
+    return figures
 
 
 def _plain(artifact: Artifact) -> dict[str, Any]:

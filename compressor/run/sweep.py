@@ -14,7 +14,6 @@ from compressor.errors import CompressorError
 from compressor.model.files import write_text
 from compressor.plugin.components import PruningMethod
 from compressor.recipe.sweep import Point, SweepPlan
-from compressor.run import steps
 from compressor.run.calls import plugin_call
 from compressor.run.journal import Journal
 from compressor.run.kept import FILE, Kept
@@ -22,6 +21,7 @@ from compressor.run.load import open_session
 from compressor.run.output import REPORT
 from compressor.run.pipeline import Conditions, Finished, open_announced, root_fingerprint, run
 from compressor.run.preflight import check_runtime
+from compressor.run.pruning import checked_pruned
 from compressor.run.session import Session
 from compressor.run.workplace import Workplace, log_file
 from compressor.verify.pareto import family
@@ -125,7 +125,7 @@ class _Sweep:
                 found = next(members, None)
                 if found is None:
                     raise CompressorError(f"prune_all yielded {number} of {len(missing)} results, one for each target")
-                pruned = steps.checked_pruned(found)
+                pruned = checked_pruned(found)
                 others = [other.name for other in self.plan.points if other is not point]
                 metrics = {**pruned.metrics, "shared_with": others}
                 self._kept(point).save(replace(pruned, metrics=metrics), fingerprint=roots[point.name])

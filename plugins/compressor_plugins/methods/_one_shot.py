@@ -1,0 +1,101 @@
+"""The numerics of ``one_shot``: from a criterion's scores to masks of weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from torch import Tensor, nn
+
+from compressor.errors import InputError
+from compressor.model.blocks import Blocks
+from compressor.model.weights import filtered_weights
+from compressor.plugin import Pruned
+from compressor.progress import announced, track
+from compressor.prune import Selection, Showing, Signals, cut_weights, select_masks, show_batches
+from compressor_plugins.methods._report import Stopwatch
+
+if TYPE_CHECKING:
+    from compressor.model.masks import Scores
+    from compressor.plugin import Criterion
+    from compressor.run.session import Session
+    from compressor_plugins.methods._weight_pruning import WeightPruning
+    from compressor_plugins.methods.one_shot import OneShot
+
+
+def prune(method: OneShot, session: Session) -> Pruned:
+    """Run the method on a session."""
+    watch = Stopwatch()
+    layouts = chosen_layouts(method, session.model)
+    with watch.phase("scores"):
+        scores = scored(method.criterion, session, layouts)
+    with watch.phase("selection"):
+        masks = select_masks(scores, layouts, method.sparsity, selection_of(method))
+    return Pruned(masks, aligned=aligned(layouts, method), metrics={"seconds": watch.seconds})
+
+
+def selection_of(method: Any) -> Selection:
+    """Return how weights are compared."""
+    return Selection(
+        scope=method.pruning_scope,
+        unit=method.sparsity_unit,
+        reduction=method.criterion_reduce_type,
+        minimum=method.min_sparsity_ratio_per_op,
+        maximum=method.max_sparsity_ratio_per_op,
+    )
+
+
+def chosen_layouts(method: WeightPruning, model: nn.Module) -> dict[str, Blocks]:
+    """Return how the chosen weights are cut, by parameter name; say which ones do not divide.
+
+    Raises:
+        InputError: no weight is left.
+    """
+    weights = filtered_weights(model, method.chosen())
+    layouts, skipped = cut_weights(weights, method.pattern.blocks)
+    for name, why in skipped.items():
+        announced.warning("%s stays dense under pattern %s: %s", name, method.pattern.label, why)
+    if not layouts:
+        raise InputError(
+            f"{method.name}: none of the {len(weights)} chosen weights can take the pattern {method.pattern.label}",
+            hint="look at op_names, excluded_op_names and pruning_op_types",
+        )
+    return layouts
+
+
+def aligned(layouts: Mapping[str, Blocks], method: WeightPruning) -> tuple[str, ...]:
+    """Return the weights whose masks follow a grid that removing units would shift."""
+    return () if method.pattern.structured else tuple(name for name, blocks in layouts.items() if blocks.size > 1)
+
+
+def scored(criterion: Criterion, session: Session, layouts: dict[str, Blocks]) -> Scores:
+    """Return the scores of the chosen weights; those that the output does not depend on leave ``layouts``."""
+    model = session.model
+    run = criterion.start({name: tuple(model.get_parameter(name).shape) for name in layouts})
+    showing = Showing(
+        names=tuple(layouts),
+        needs=criterion.needs,
+        signals=loss_signals(session),
+        together="gradients" in criterion.needs and not criterion.accumulates,
+    )
+    batches = track(session.calibration.batches(session.device), "Scores", total=len(session.calibration))
+    show_batches(model, run.observe, batches, showing)
+    scores = run.scores()
+    for name in [name for name in layouts if name not in scores]:
+        announced.warning("%s stays dense: the output does not depend on it", name)
+        del layouts[name]
+    return {name: scores[name] for name in layouts}
+
+
+def loss_signals(session: Session) -> Signals:
+    """Return what gradients are of: the loss of every row, or random projections where there are no labels."""
+    task, generator = session.task, np.random.default_rng(session.seed)
+
+    def losses(raw: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
+        return task.sample_losses(task.output(raw, batch), batch).unsqueeze(1)
+
+    def projections(raw: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
+        return task.curvature(task.output(raw, batch), draws=1, generator=generator)
+
+    return projections if task.label_free else losses
