@@ -18,12 +18,15 @@ from compressor.prune.layerwise import (
 )
 from compressor.prune.levels import Levels, choose_levels, level_masks
 from compressor.prune.observation import Showing, real_tokens, show_batches
+from compressor.prune.permutation import Search, find_orders, kept_score, reordered
 from compressor.prune.reconstruction import reconstruct
 from compressor.prune.removal import Removal, remove_units
 from compressor.prune.selection import Selection, cut_weights, select_masks
 from compressor.prune.shelf import Shelf, temporary_shelf
 from compressor.prune.solve import Correction, Moments, residual, solve_bias, solve_scales, solve_weights
-from compressor.prune.students import Student
+from compressor.prune.sparsegpt import Surgery, prune_weight
+from compressor.prune.streaming import Stream
+from compressor.prune.students import Student, Teacher
 from compressor.prune.sweep import Cached, Reconstruction, Sweep, unpruned
 from compressor.prune.teacher import Teacher
 
@@ -37,32 +40,39 @@ __all__ = [
     "Moments",
     "Reconstruction",
     "Removal",
+    "Search",
     "Selection",
     "Shelf",
     "Showing",
     "Signals",
+    "Stream",
     "Student",
     "Sublayer",
     "SublayerFit",
     "SublayerStatistics",
+    "Surgery",
     "Sweep",
     "Teacher",
     "Tuning",
     "choose_levels",
     "consumer_inputs",
     "cut_weights",
+    "find_orders",
     "frozen",
     "gate_gradients",
     "gate_products",
     "kept_columns",
+    "kept_score",
     "layer_names",
     "level_masks",
     "ordinary_tokens",
+    "prune_weight",
     "real_tokens",
     "rearrange",
     "reconstruct",
     "record",
     "remove_units",
+    "reordered",
     "replay",
     "replay_until",
     "residual",

@@ -13,7 +13,18 @@ from compressor.model.blocks import Blocks
 from compressor.model.weights import filtered_weights
 from compressor.plugin import Pruned
 from compressor.progress import announced, track
-from compressor.prune import Selection, Showing, Signals, cut_weights, select_masks, show_batches
+from compressor.prune import (
+    Search,
+    Selection,
+    Showing,
+    Signals,
+    cut_weights,
+    find_orders,
+    kept_score,
+    reordered,
+    select_masks,
+    show_batches,
+)
 from compressor_plugins.methods._report import Stopwatch
 
 if TYPE_CHECKING:
@@ -30,9 +41,32 @@ def prune(method: OneShot, session: Session) -> Pruned:
     layouts = chosen_layouts(method, session.model)
     with watch.phase("scores"):
         scores = scored(method.criterion, session, layouts)
+    with watch.phase("permutation"):
+        orders, figures = new_orders(method, session, scores, layouts)
+        weights = reordered(dict(session.model.named_parameters()), session.groups, orders)
+        scores = {**scores, **reordered(scores, session.groups, orders)}
     with watch.phase("selection"):
         masks = select_masks(scores, layouts, method.sparsity, selection_of(method))
-    return Pruned(masks, aligned=aligned(layouts, method), metrics={"seconds": watch.seconds})
+    return Pruned(masks, weights, {**figures, "seconds": watch.seconds}, aligned=aligned(layouts, method))
+
+
+def new_orders(
+    method: WeightPruning, session: Session, scores: Scores, layouts: Mapping[str, Blocks]
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Return orders of neurons and of coordinates inside heads under which N:M keeps more, and how much more.
+
+    Where earlier steps left masks there are none: those masks are of the old order.
+    """
+    if not method.permute:
+        return {}, {}
+    if session.weight_masks.keep:
+        announced.warning("%s: nothing is reordered, since earlier masks hold in the old order", method.name)
+        return {}, {}
+    orders = find_orders(session.groups, scores, layouts, Search(seed=session.seed))
+    changed = reordered(scores, session.groups, orders)
+    names = [f"{group.consumer.module}.weight" for group in session.groups if group.name in orders]
+    before, after = (sum(kept_score(tensors[name], layouts[name]) for name in names) for tensors in (scores, changed))
+    return orders, {"permutation": {"weights": len(names), "kept_score_before": before, "kept_score_after": after}}
 
 
 def selection_of(method: Any) -> Selection:
