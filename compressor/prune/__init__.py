@@ -21,7 +21,8 @@ from compressor.prune.observation import Showing, real_tokens, show_batches
 from compressor.prune.permutation import Search, find_orders, kept_score, reordered
 from compressor.prune.reconstruction import reconstruct
 from compressor.prune.removal import Removal, remove_units
-from compressor.prune.selection import Selection, cut_weights, select_masks
+from compressor.prune.schedule import Decay, Schedule, epoch_schedule, sparsity_at
+from compressor.prune.selection import Selection, cut_weights, partway, select_masks
 from compressor.prune.shelf import Shelf, temporary_shelf
 from compressor.prune.solve import Correction, Moments, residual, solve_bias, solve_scales, solve_weights
 from compressor.prune.sparsegpt import Surgery, prune_weight
@@ -33,6 +34,7 @@ from compressor.prune.teacher import Teacher
 __all__ = [
     "Cached",
     "Correction",
+    "Decay",
     "DensePass",
     "Evidence",
     "LayerCall",
@@ -40,6 +42,7 @@ __all__ = [
     "Moments",
     "Reconstruction",
     "Removal",
+    "Schedule",
     "Search",
     "Selection",
     "Shelf",
@@ -57,6 +60,7 @@ __all__ = [
     "choose_levels",
     "consumer_inputs",
     "cut_weights",
+    "epoch_schedule",
     "find_orders",
     "frozen",
     "gate_gradients",
@@ -66,6 +70,7 @@ __all__ = [
     "layer_names",
     "level_masks",
     "ordinary_tokens",
+    "partway",
     "prune_weight",
     "real_tokens",
     "rearrange",
@@ -83,6 +88,7 @@ __all__ = [
     "solve_bias",
     "solve_scales",
     "solve_weights",
+    "sparsity_at",
     "temporary_shelf",
     "threshold_masks",
     "token_weights",

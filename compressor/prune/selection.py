@@ -69,6 +69,27 @@ def select_masks(scores: Scores, layouts: Mapping[str, Blocks], sparsity: float,
     return Masks({name: layouts[name].expand(removed[name], scores[name]).cpu() for name in names})
 
 
+def partway(before: Masks, after: Masks, scores: Scores, share: float) -> Masks:
+    """Return masks between two events: a share of the weights that are about to go is gone, lowest score first.
+
+    neural-compressor's progressive mode as it was meant: over all layers, weights and not blocks. What the next event would
+    bring back waits for it.
+
+    Args:
+        before: masks of the last event, by parameter name.
+        after: masks of the next event, of the same weights.
+        scores: of the elements.
+        share: in [0, 1].
+    """
+    doomed = {name: keep & ~after.keep[name] for name, keep in before.keep.items()}
+    layers = [Layer(scores[name].cpu()[goes], price=1, least=0, most=int(goes.sum())) for name, goes in doomed.items()]
+    removed = lowest_blocks(layers, share * sum(layer.most for layer in layers))
+    result = {name: keep.clone() for name, keep in before.keep.items()}
+    for (name, goes), gone in zip(doomed.items(), removed, strict=True):
+        result[name][goes] = ~gone
+    return Masks(result)
+
+
 def _by_row(scores: Tensor, blocks: Blocks, sparsity: float) -> Tensor:
     fraction = sparsity * blocks.size / blocks.dropped
     reduced = blocks.reduce(scores).reshape(blocks.grid(tuple(scores.shape)))

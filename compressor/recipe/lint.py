@@ -2,24 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from compressor.plugin import Target
+from compressor.plugin import SparsityPattern, Target
+from compressor.plugin.component import nested
 from compressor.recipe.options import Verification
 
 if TYPE_CHECKING:
     from compressor.recipe.plan import Step
 
 
+ZEROS = "onnxruntime computes with zeros as with any number"
+
+
+def _of_zeros(step: Step) -> Iterator[str]:
+    """Yield what zeros in weights are not good for, and what they are."""
+    patterns = {one.label: one for one in nested(step.component) if isinstance(one, SparsityPattern)}
+    for label, pattern in patterns.items():
+        if pattern.structured:
+            yield (
+                f"{step.path}: of {label}, FFN neurons and whole heads that become empty are taken out; what the residual "
+                f"stream reads or writes stays as zeros, and {ZEROS}"
+            )
+            continue
+        yield (
+            f"{step.path}: {label} zeroes weights where they stand; {ZEROS} (measured on its CPU provider: 1.00x), and the file "
+            f"stays as large. Such zeros are good for {pattern.use}. Faster on the CPU are structured methods, which remove heads "
+            "and neurons under a target of macs or latency (compress components method)"
+        )
+    target = getattr(step.component, "target", None)
+    if isinstance(target, Target) and target.sparsity is not None and not patterns:
+        yield f"{step.path}: a sparsity target zeroes single weights; {ZEROS}, so the model gets no faster and no smaller"
+
+
 def lint(steps: Sequence[Step]) -> tuple[str, ...]:
     """Return remarks about the steps; none of them stops a run."""
-    remarks = [
-        f"{step.path}: a sparsity target zeroes single weights; onnxruntime computes with zeros as with any number, "
-        "so the model gets no faster and no smaller"
-        for step in steps
-        if isinstance(target := getattr(step.component, "target", None), Target) and target.sparsity is not None
-    ]
+    remarks = [remark for step in steps for remark in _of_zeros(step)]
     checks = [step for step in steps if isinstance(step.component, Verification)]
     if not checks:
         remarks.append("no verify step: no latency or accuracy will be measured")

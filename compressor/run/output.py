@@ -50,6 +50,7 @@ def build_report(session: Session) -> dict[str, Any]:
             "calibration_rows": len(session.calibration.rows),
             "calibration_mean_length": session.calibration.mean_length,
         },
+        **_sparsity(session),
         "model": {name: size for name, size in sizes.items() if size is not None},
         **{name: checks[name] for name in ("quality", "latency", "gates") if name in checks},
         "passed": checks.get("passed", True),
@@ -59,6 +60,12 @@ def build_report(session: Session) -> dict[str, Any]:
             for o in session.outcomes
         ],
     }
+
+
+def _sparsity(session: Session) -> dict[str, Any]:
+    """Return what masks of weights remove, of three denominators, and the zeros that the files have."""
+    masked, files = latest(session, "sparsity"), latest(session, "file_sparsity")
+    return {"sparsity": {"masks": masked, **({"files": files} if files else {})}} if masked else {}
 
 
 def write_output(session: Session, report: dict[str, Any]) -> None:

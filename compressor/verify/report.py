@@ -7,10 +7,13 @@
     environment     cpu, cpu_features, cores, usable_cores, load_average, platform, python, packages
     inputs          model_revision, weights_sha256, validation_sha256, calibration_rows, calibration_mean_length
     model           parameters {dense, compressed}; encoder_macs {dense, compressed, sequence}; bytes {dense, compressed}
+    sparsity        masks {pruned_layers, linear_and_conv, all_parameters: {removed, of, ratio}};
+                    files {dense, model: {weights, elements, zeros, ratio, two_of_four}}
     quality         rows, rows_sha256, metric, dense {metric: value}, compressed {metric: value},
                     difference {value, lower, upper, confidence}, churn, lost, gained, kl
     latency         a list; each model, batch, sequence, threads, provider, slow_fusion, rounds, wall_ms {p50, p90},
                     cpu_ms {p50, p90}, clock, ratio, wall_ratio, control {value, lower, upper, confidence}
+    lints           what the plan said beforehand that the run does not show
     gates           a list; each name, limit, value, lower, upper, verdict
     passed          whether no gate failed
     steps           a list; each slug, seconds, metrics
@@ -60,6 +63,8 @@ def render(report: Data, console: Console | None = None) -> None:
         for note in section.notes:
             console.print(Text(note, style="dim"))
         console.print()
+    for lint in report.get("lints") or ():
+        console.print(Text(f"note: {lint}", style="dim"))
     if report.get("environment"):
         console.print(Text(environment_line(report["environment"]), style="dim"))
     if report.get("gates"):
@@ -111,6 +116,8 @@ def _card_lines(report: Data) -> Iterator[str]:
         yield from _markdown(section)
     if report.get("gates"):
         yield from (verdict(report), "")
+    if report.get("lints"):
+        yield from ("## Remarks", "", *(f"* {lint}." for lint in report["lints"]), "")
     yield from ("## Use", "", *USE.splitlines(), "")
     yield from ("## Made with", "", f"Recipe digest `{recipe['digest']}`, seed {recipe['seed']}; `recipe.lock.yaml`")
     yield "in this directory pins everything, `report.json` has every figure."

@@ -30,6 +30,8 @@ def sections(report: Data) -> Iterator[Section]:
     """Yield the tables of a run's report, of a benchmark (latency alone), or of an inspection."""
     if report.get("model"):
         yield size_section(report["model"])
+    if report.get("sparsity"):
+        yield sparsity_section(report["sparsity"])
     if report.get("quality"):
         yield quality_section(report["quality"])
     for _, rows in groupby(report.get("latency") or (), key=lambda row: (row["slow_fusion"], row["threads"])):
@@ -70,6 +72,31 @@ def size_section(model: Data) -> Section:
             kept = f"{compressed / dense:.4f}"
             rows.append((f"{name}{length}", amount(dense / unit), amount(compressed / unit), kept))
     return Section("Size", ("", "dense", "compressed", "kept"), rows)
+
+
+DENOMINATORS = {
+    "pruned_layers": "weights that were pruned",
+    "linear_and_conv": "all Linear and Conv weights",
+    "all_parameters": "all parameters",
+}
+
+
+def sparsity_section(sparsity: Data) -> Section:
+    """What masks of weights removed, of three denominators, and the zeros that the files have."""
+    rows = [
+        (f"masks, of {name}", amount(masked["removed"]), amount(masked["of"]), f"{masked['ratio']:.4f}")
+        for key, name in DENOMINATORS.items()
+        for masked in [sparsity["masks"][key]]
+    ]
+    names = {"dense": "dense file", "model": "compressed file"}
+    for key, name in names.items():
+        found = (sparsity.get("files") or {}).get(key)
+        if found:
+            counts = (amount(found["zeros"]), amount(found["elements"]), f"{found['ratio']:.4f}")
+            rows.append((f"{name}, of its {found['weights']} MatMul and Gemm weights", *counts))
+    regular = (sparsity.get("files") or {}).get("model", {}).get("two_of_four", 0)
+    notes = (f"Exactly 2 of every 4 inputs are zero in {regular} weights of the compressed file",) if regular else ()
+    return Section("Zeros", ("", "zeros", "elements", "ratio"), rows, notes)
 
 
 def amount(value: float) -> str:
