@@ -15,6 +15,7 @@ from pathlib import Path
 import click
 
 from compressor.errors import CompressorError, PluginError, RecipeError, SetupError, ran_out
+from compressor.processes import Processes
 
 BUG = 70
 INTERRUPTED = 130
@@ -69,8 +70,9 @@ def show(error: CompressorError) -> None:
 
 
 def echo_progress(message: str) -> None:
-    """Write one line about what is happening to stderr."""
-    click.echo(message, err=True)
+    """Write one line about what is happening to stderr; of several processes, the first one does."""
+    if Processes.of_environment().writes:
+        click.echo(message, err=True)
 
 
 def first_line(error: BaseException) -> str:

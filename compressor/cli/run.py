@@ -11,6 +11,7 @@ import click
 from compressor.cli.boundary import echo_progress
 from compressor.cli.options import device_option, json_option, model_option, set_option
 from compressor.plugin import Registry
+from compressor.processes import Processes
 from compressor.recipe.loader import load_recipe
 from compressor.recipe.options import Verification
 from compressor.recipe.plan import compile_plan
@@ -66,8 +67,9 @@ def apply(
 
     out = output or Path("runs") / plan.recipe.name
     finished = run(plan, out, Conditions(registry, resolve_device(device), echo_progress), fresh=fresh)
-    _show(finished.report, render, as_json=as_json)
-    echo_progress(f"written to {out}")
+    if Processes.of_environment().writes:
+        _show(finished.report, render, as_json=as_json)
+        echo_progress(f"written to {out}")
     return 0 if finished.passed else 1
 
 

@@ -71,9 +71,13 @@ class Pruned:
 
 
 class PruningMethod(Component):
-    """Decides what goes: reads the session's model and calibration batches, returns masks and updated weights."""
+    """Decides what goes: reads the session's model and calibration batches, returns masks and updated weights.
+
+    Where ``trains``, all processes of a data-parallel run call ``prune``; else the first one does, for all.
+    """
 
     kind: ClassVar[str] = "method"
+    trains: ClassVar[bool] = False
 
     @abc.abstractmethod
     def prune(self, session: Session) -> Pruned:

@@ -17,6 +17,7 @@ from compressor.model.checkpoint import VOCABULARIES
 from compressor.model.source import UnknownModelTypeError
 from compressor.plugin.components import ModelFamily, Split, Task
 from compressor.plugin.registry import Registry
+from compressor.processes import Processes
 from compressor.recipe.options import CalibrationOptions
 from compressor.recipe.plan import Plan
 from compressor.run.calls import NamedFamily, plugin_call
@@ -94,7 +95,8 @@ def resolve_device(name: str) -> torch.device:
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name == "cuda" and not torch.cuda.is_available():
         raise SetupError("--device cuda: torch sees no CUDA device", hint="use --device cpu, or install a CUDA torch")
-    return torch.device(name)
+    processes = Processes.of_environment()
+    return torch.device("cuda", processes.local_rank) if name == "cuda" and processes.count > 1 else torch.device(name)
 
 
 def load_tokenizer(directory: Path, *, longest: int) -> PreTrainedTokenizerBase:

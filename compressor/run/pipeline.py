@@ -13,6 +13,7 @@ import torch
 from compressor.errors import CompressorError
 from compressor.model import checkpoint
 from compressor.plugin.registry import Registry
+from compressor.processes import Processes
 from compressor.recipe.plan import Plan, Step
 from compressor.run import steps
 from compressor.run.calls import plugin_call
@@ -21,6 +22,7 @@ from compressor.run.journal import Journal, chain
 from compressor.run.kept import Kept
 from compressor.run.load import open_session
 from compressor.run.output import build_report, drop_duplicates, keep_recipe, write_output
+from compressor.run.parallel import hear, is_shared, tell, together
 from compressor.run.preflight import check_runtime
 from compressor.run.session import Outcome, Session
 from compressor.run.workplace import Announce, Workplace, log_file, logger
@@ -83,14 +85,38 @@ def run(plan: Plan, out: Path, conditions: Conditions, *, fresh: bool = False) -
         CompressorError: a step cannot be done; finished stages stay for the next attempt.
     """
     place = Workplace(out.resolve(), plan.digest, fresh=fresh)
-    place.check()
+    processes = Processes.of_environment()
     check_runtime(plan)
     if CORE not in {plugin.entry_point for plugin in conditions.registry.plugins}:
         conditions.registry.register(steps, CORE)
-    with place.opened() as work, log_file(work / "logs" / "run.log", conditions.announce):
-        report = _run_stages(plan, work, conditions)
-    drop_duplicates(place.out)
+    with together(processes):
+        if not processes.writes:
+            return Finished(place.out, _follow(plan, conditions))
+        place.check()
+        with place.opened() as work, log_file(work / "logs" / "run.log", conditions.announce):
+            report = _run_stages(plan, work, conditions)
+        drop_duplicates(place.out)
+        tell(processes, "done", report)
     return Finished(place.out, report)
+
+
+def _follow(plan: Plan, conditions: Conditions) -> dict[str, Any]:
+    """Take part in a run that the first process leads; return its report."""
+    session: Session | None = None
+    while True:
+        message, *given = hear()
+        if message == "done":
+            report: dict[str, Any] = given[0]
+            return report
+        if session is None:
+            session = open_session(plan, conditions.registry, Path(given[0]), conditions.device)
+            continue
+        step = plan.steps[given[0]]
+        if message == "join":
+            torch.manual_seed(session.seed)
+            steps.join(step, session)
+        else:
+            steps.restore(step, session, seconds=given[1], metrics=given[2])
 
 
 def open_announced(plan: Plan, run_dir: Path, conditions: Conditions) -> Session:
@@ -110,6 +136,8 @@ def open_announced(plan: Plan, run_dir: Path, conditions: Conditions) -> Session
 
 def _run_stages(plan: Plan, work: Path, conditions: Conditions) -> dict[str, Any]:
     keep_recipe(plan, work)
+    processes = Processes.of_environment()
+    tell(processes, "open", str(work))
     opened = open_announced(plan, work, conditions)
     root = root_fingerprint(opened, conditions.registry)
     found = {slug: kept.load(root) for slug, kept in conditions.kept.items()}
@@ -118,6 +146,8 @@ def _run_stages(plan: Plan, work: Path, conditions: Conditions) -> dict[str, Any
     for step in plan.steps:
         if not _restored(step, session, journal, conditions):
             _perform(step, session, journal, conditions)
+        outcome = session.outcomes[-1]
+        tell(processes, "restore", step.index, outcome.seconds, outcome.metrics)
     report = build_report(session)
     write_output(session, report)
     return report
@@ -140,6 +170,8 @@ def _restored(step: Step, session: Session, journal: Journal, conditions: Condit
 def _perform(step: Step, session: Session, journal: Journal, conditions: Conditions) -> None:
     conditions.tell(repr(step))
     journal.start(step)
+    if is_shared(step) and step.slug not in session.given:
+        tell(Processes.of_environment(), "join", step.index)
     torch.manual_seed(session.seed)
     with plugin_call(step.component, f"step {step.slug}"):
         outcome: Outcome = conditions.registry.hook.compressor_run_step(step=step, session=session)

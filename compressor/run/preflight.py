@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 
 import torch
-from transformers.integrations import get_reporting_integration_callbacks
+from transformers.integrations.integration_utils import get_reporting_integration_callbacks
 
 from compressor.errors import RecipeError, SetupError
 from compressor.model.runtime import import_onnxruntime, require_provider
@@ -65,7 +65,7 @@ def check_training(plan: Plan, device: torch.device) -> None:
                 hint="use precision bf16 or fp32, or a machine with a GPU",
             )
         try:
-            get_reporting_integration_callbacks(list(options.report_to) or "none")
+            get_reporting_integration_callbacks(list(options.report_to) or "none")  # type: ignore[no-untyped-call]  # transformers has no types here
         except (ValueError, ImportError) as error:
             raise SetupError(
                 f"{step.path}: report_to {', '.join(options.report_to)}: {error}", hint="install the tracker"

@@ -181,3 +181,12 @@ def restore(step: Step, session: Session, *, seconds: float, metrics: Mapping[st
     """Put a finished step's results back into the session of a resumed run."""
     VERBS[step.verb].restore(step, session, metrics)
     record(Outcome(step=step, seconds=seconds, metrics=metrics), session)
+
+
+def join(step: Step, session: Session) -> None:
+    """Take part in a step that the first of several processes does; what comes of it is read from its files."""
+    with plugin_call(step.component, f"step {step.slug}"):
+        if isinstance(step.component, PruningMethod):
+            step.component.prune(session)
+        else:
+            TrainingRun(session, cast("Training", step.component)).fit()

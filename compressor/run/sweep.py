@@ -10,9 +10,10 @@ from typing import Any, cast
 
 import torch
 
-from compressor.errors import CompressorError
+from compressor.errors import CompressorError, SetupError
 from compressor.model.files import write_text
 from compressor.plugin.components import PruningMethod
+from compressor.processes import Processes
 from compressor.recipe.sweep import Point, SweepPlan
 from compressor.run.calls import plugin_call
 from compressor.run.journal import Journal
@@ -61,6 +62,10 @@ def run_sweep(plan: SweepPlan, out: Path, conditions: Conditions, *, fresh: bool
         begun=(SHARED, "*/stages"),
         finished=(f"{SHARED}/*/{FILE}", "*/stages/*/stage.json"),
     )
+    if Processes.of_environment().count > 1:
+        raise SetupError(
+            "compress sweep runs in one process, and was started in several", hint="start it without torchrun"
+        )
     place.check()
     for point in plan.points:
         check_runtime(point.plan)

@@ -37,8 +37,8 @@ class Enforced:
                 found = f"shape {tuple(parameters[name].shape)}" if name in parameters else "no such parameter"
                 raise CompressorError(f"mask '{name}' has shape {tuple(mask.shape)}; the model has {found}")
         self.masks = Masks({name: mask.to(parameters[name].device) for name, mask in masks.keep.items()})
-        self._weights = [parameters[name] for name in masks.keep]
-        self._factors = [
+        self._weights: list[Tensor] = [parameters[name] for name in masks.keep]
+        self._factors: list[Tensor] = [
             mask.to(weight.dtype) for mask, weight in zip(self.masks.keep.values(), self._weights, strict=True)
         ]
         self.zero()
@@ -68,6 +68,6 @@ class Enforcing(TrainerCallback):
     def __init__(self, enforced: Enforced) -> None:
         self.enforced = enforced
 
-    def on_optimizer_step(self, *_: Any, **__: Any) -> None:
+    def on_optimizer_step(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002 - transformers'
         """Zero what is removed."""
         self.enforced.zero()

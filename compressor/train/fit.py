@@ -17,12 +17,13 @@ from torch import Tensor, nn
 from transformers import TrainerCallback, TrainingArguments
 
 from compressor.errors import InputError
+from compressor.model.batches import collate
 from compressor.model.checkpoint import fingerprint
 from compressor.plugin.training import Training
+from compressor.processes import Processes
 from compressor.train import checkpoints
 from compressor.train.enforce import Enforced, Enforcing
 from compressor.train.objective import Objective, Term, Terms
-from compressor.train.processes import Processes
 from compressor.train.report import POINTS, Progress, diverged, loss_figures
 from compressor.train.rows import Batches, Layout
 from compressor.train.trainer import Feed, ObjectiveTrainer, Saved
@@ -91,6 +92,19 @@ class TrainingRun:
         self.layout = laid_out(len(self.rows), options, seed=session.seed)
         self.steps = options.max_steps or math.ceil(options.epochs * self.layout.steps)
         self.objective = Objective(self.student, Terms(terms, session.teacher, dropout=options.dropout))
+        for parameter in self.unreached():
+            parameter.requires_grad_(False)
+
+    def unreached(self) -> list[nn.Parameter]:
+        """Return parameters that no term of the loss depends on, such as the pooler of an encoder without a head."""
+        before = self.objective.state_dict_of_losses()
+        batch = collate([self.rows[0], self.rows[-1]], self.session.tokenizer)
+        self.objective.eval()
+        self.objective(**{name: tensor.to(self.session.device) for name, tensor in batch.items()})["loss"].backward()
+        self.objective.load_state_dict_of_losses(before)
+        found = [p for p in self.student.parameters() if p.requires_grad and p.grad is None]
+        self.student.zero_grad()
+        return found
 
     def fit(self, extension: Extension | None = None) -> Trained:
         """Train, from the newest complete checkpoint of the same training if there is one.
@@ -171,6 +185,8 @@ class TrainingRun:
             bf16=options.precision == "bf16",
             fp16=options.precision == "fp16",
             use_cpu=self.session.device.type == "cpu",
+            ddp_find_unused_parameters=False,
+            ddp_backend="gloo" if self.layout.processes > 1 and self.session.device.type == "cpu" else None,
             seed=self.session.seed,
             save_strategy="steps",
             save_steps=options.checkpoint_every,

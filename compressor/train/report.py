@@ -29,22 +29,23 @@ class Progress(TrainerCallback):
         self.title = title
         self._bar: Bar | None = None
 
-    def on_train_begin(self, _: Any, state: Any, *__: Any, **___: Any) -> None:
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002 - transformers'
         """Draw the bar, on the screen of the first process only."""
         if state.is_world_process_zero:
             self._bar = Bar(self.title, total=state.max_steps, done=state.global_step)
 
-    def on_step_end(self, _: Any, state: Any, *__: Any, **___: Any) -> None:
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002 - transformers'
         """Move it."""
         if self._bar is not None:
             self._bar.at(state.global_step)
 
-    def on_log(self, _: Any, state: Any, *__: Any, logs: Mapping[str, float], **___: Any) -> None:
+    def on_log(self, args: Any, state: Any, control: Any, **given: Any) -> None:  # noqa: ARG002 - transformers'
         """Announce the loss.
 
         Raises:
             InputError: it is not a number any more.
         """
+        logs: Mapping[str, float] = given["logs"]
         if "loss" not in logs:
             return
         if not math.isfinite(logs["loss"]):

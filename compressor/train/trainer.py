@@ -53,7 +53,7 @@ class EpochOrder(TrainerCallback):
     def __init__(self, batches: Batches) -> None:
         self.batches = batches
 
-    def on_epoch_begin(self, _: Any, state: Any, *__: Any, **___: Any) -> None:
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002 - transformers'
         """Choose the order of the epoch that the next step belongs to."""
         self.batches.epoch = state.global_step // self.batches.layout.steps
 
@@ -68,9 +68,11 @@ class ObjectiveTrainer(Trainer):
     """
 
     def __init__(self, objective: Objective, arguments: TrainingArguments, feed: Feed, saved: Saved) -> None:
-        self.objective, self.feed, self.saved = objective, feed, saved
+        self.objective: Objective = objective
+        self.feed: Feed = feed
+        self.saved: Saved = saved
         arguments._n_gpu = min(arguments.n_gpu, 1)  # noqa: SLF001 - or one process would spread over all GPUs it sees
-        super().__init__(objective, arguments, train_dataset=feed.rows, callbacks=[EpochOrder(feed.batches)])  # type: ignore[arg-type]  # any sequence serves
+        super().__init__(objective, arguments, train_dataset=feed.rows, callbacks=[EpochOrder(feed.batches)])
         self.remove_callback(PrinterCallback)  # stdout belongs to --json
 
     def get_train_dataloader(self) -> DataLoader[Any]:
@@ -84,7 +86,7 @@ class ObjectiveTrainer(Trainer):
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:  # noqa: ARG002 - transformers'
         """Write the student's weights, and no pickled arguments."""
-        directory = Path(output_dir or self.args.output_dir)
+        directory = Path(output_dir or str(self.args.output_dir))
         directory.mkdir(parents=True, exist_ok=True)
         checkpoints.save_tensors(self.objective.student.state_dict(), directory / WEIGHTS)
 
@@ -98,7 +100,7 @@ class ObjectiveTrainer(Trainer):
             return
         self.reduce_history()
         super()._save_checkpoint(model, trial)
-        directory = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
+        directory = Path(str(self.args.output_dir)) / f"checkpoint-{self.state.global_step}"
         self.accelerator.wait_for_everyone()  # every process writes the state of its generators
         if self.args.should_save:
             checkpoints.save_states(self.saved.states, directory)

@@ -54,10 +54,12 @@ class LabelFree(Task):
 
 def named_plan(model: str) -> Any:
     """Return as much of a plan as methods read."""
-    return SimpleNamespace(recipe=SimpleNamespace(seed=0, model=model))
+    return SimpleNamespace(recipe=SimpleNamespace(seed=0, model=model), steps=(SimpleNamespace(slug="01-step"),))
 
 
-def session_on(model: nn.Module, family: Any, task: Task, *, batch_size: int = 8, count: int = 40) -> Session:
+def session_on(  # noqa: PLR0913 - a builder for tests
+    model: nn.Module, family: Any, task: Task, *, batch_size: int = 8, count: int = 40, run_dir: Path = Path("unused")
+) -> Session:
     tokenizer, draw = tiny_tokenizer(), np.random.default_rng(0)
     rows = []
     for index in range(count):
@@ -65,7 +67,7 @@ def session_on(model: nn.Module, family: Any, task: Task, *, batch_size: int = 8
         rows.append({**encoded} if task.label_free else {**encoded, "labels": index % 2})
     return Session(
         plan=named_plan("tiny"),
-        run_dir=Path("unused"),
+        run_dir=run_dir,
         device=torch.device("cpu"),
         model=model.requires_grad_(False),
         teacher=model,
@@ -74,6 +76,7 @@ def session_on(model: nn.Module, family: Any, task: Task, *, batch_size: int = 8
         task=task,
         calibration=Calibration(rows, batch_size, tokenizer),
         source=Path("unused"),
+        train_rows=rows,
     )
 
 
