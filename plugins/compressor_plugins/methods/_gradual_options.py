@@ -1,0 +1,172 @@
+"""The settings of one gradual pruner, by neural-compressor's names and ours. Imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+
+from compressor.plugin import Choice, Criterion, SparsityPattern, Target
+from compressor_plugins.criteria.snip import SnipMomentum
+from compressor_plugins.patterns.block import Block
+
+if TYPE_CHECKING:
+    from compressor.model.weights import WeightFilter
+
+PROGRESSIVE, LOCK = "_progressive", "pattern_lock"
+
+
+class PrunerOptions(BaseModel):
+    """Which weights, in which pattern, by which score, how many and when.
+
+    ``pruning_type`` and ``target_sparsity`` are neural-compressor's names of ``criterion`` and ``target``.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    target: Target = Field(
+        default=Target(sparsity=0.9), description="Fraction of the chosen weights to remove, e.g. {sparsity: 0.5}."
+    )
+    pattern: Choice[SparsityPattern] | None = Field(
+        default=None,
+        description="Which weights go together: 4x1 (where nothing is said), 1x1, 2:4, 1xchannel, channelx1.",
+    )
+    criterion: Choice[Criterion] = Field(
+        default=SnipMomentum(), description="What scores weights, from weights and gradients as training goes on."
+    )
+    progressive: bool = Field(
+        default=False,
+        description="Between two events, zero the next event's weights in four parts, lowest score first; for blocks of four or "
+        "more.",
+    )
+    pattern_lock: bool = Field(
+        default=False,
+        description="Prune nothing: keep the zeros that are there, which follow the pattern, in training.",
+    )
+    pruning_scope: Literal["global", "local"] = Field(
+        default="global", description="One threshold for all weights of this pruner, or one for each."
+    )
+    sparsity_unit: Literal["elements", "blocks"] = Field(
+        default="elements",
+        description="What the target counts; in N:M always elements. neural-compressor counts blocks.",
+    )
+    criterion_reduce_type: Literal["mean", "sum", "max"] = Field(
+        default="mean", description="From the scores of elements to that of their block."
+    )
+    min_sparsity_ratio_per_op: float = Field(default=0.0, ge=0, lt=1, description="Least that any layer loses.")
+    max_sparsity_ratio_per_op: float = Field(default=0.98, gt=0, le=1, description="Most that any layer loses.")
+    sparsity_decay_type: Literal["exp", "cos", "linear", "cube", "cubic"] = Field(
+        default="exp",
+        description="Sparsity on the way: exp and cubic (Zhu and Gupta's) begin fast, cos and neural-compressor's cube slow.",
+    )
+    pruning_frequency: int = Field(
+        default=-1, ge=-1, description="Optimizer steps from one pruning to the next; -1 = about 40 prunings."
+    )
+    sparsity_warm_epochs: float = Field(default=0.0, ge=0, description="Dense epochs before the first pruning.")
+    cooldown_epochs: float = Field(default=0.0, ge=0, description="Epochs with fixed masks after the last pruning.")
+    start_step: int | None = Field(default=None, ge=0, description="First step of pruning, instead of warm epochs.")
+    end_step: int | None = Field(
+        default=None, ge=0, description="Last step of pruning, instead of cool-down epochs; start_step = all at once."
+    )
+    reg_type: Literal["group_lasso"] | None = Field(
+        default=None,
+        description="Shrink whole blocks while pruning: w_block *= max(0, 1 - lr * reg_coeff / ||w_block||).",
+    )
+    reg_coeff: float = Field(default=0.0, ge=0, description="Strength of reg_type.")
+    op_names: tuple[str, ...] = Field(
+        default=(), description="Regular expressions, searched in the layers' dotted names; none = every layer."
+    )
+    excluded_op_names: tuple[str, ...] = Field(
+        default=("pooler",),
+        description="Regular expressions of layers that stay dense. Embeddings always do, and the task head's last layer "
+        "unless include_head.",
+    )
+    pruning_op_types: tuple[str, ...] = Field(
+        default=("Linear",), description="Texts, one of which is part of the name of a layer's class."
+    )
+    include_head: bool = Field(default=False, description="Prune the task head's last layer too.")
+    pruning_type: str | None = Field(
+        default=None,
+        exclude=True,
+        description="neural-compressor's name of criterion, with _progressive at its end, or pattern_lock.",
+    )
+    target_sparsity: float | None = Field(
+        default=None, exclude=True, description="neural-compressor's name of target.sparsity."
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _by_own_names(cls, data: Any) -> Any:
+        return _own_names(data) if isinstance(data, Mapping) else data
+
+    @model_validator(mode="after")
+    def _of_elements(self) -> Self:
+        if self.target.sparsity is None:
+            message = f"expected target.sparsity; got target.{self.target.amount}"
+            raise ValueError(message)
+        if "activations" in self.criterion.needs:
+            message = f"expected a criterion of weights and gradients; {self.criterion.name} reads activations"
+            raise ValueError(message)
+        pairs = (("start_step", "sparsity_warm_epochs"), ("end_step", "cooldown_epochs"))
+        _one_of_each(self.model_fields_set, pairs)
+        return self
+
+    @property
+    def sparsity(self) -> float:
+        """The fraction to remove."""
+        return self.target.sparsity or 0.0
+
+    @property
+    def chosen_pattern(self) -> SparsityPattern:
+        """The pattern; 4x1 where nothing is said."""
+        return self.pattern or Block(rows=4)
+
+    def chosen(self) -> WeightFilter:
+        """Return which weights are meant."""
+        from compressor.model.weights import WeightFilter
+
+        return WeightFilter(
+            op_names=self.op_names,
+            excluded_op_names=self.excluded_op_names,
+            pruning_op_types=self.pruning_op_types,
+            include_head=self.include_head,
+        )
+
+
+class PrunerBlock(PrunerOptions):
+    """One of several pruners: what is given here wins over the method's own options."""
+
+    @model_serializer(mode="wrap")
+    def _only_given(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out what is not given here: read back, it is the method's own again."""
+        return {name: value for name, value in handler(self).items() if name in self.model_fields_set}
+
+
+def _own_names(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Return options with neural-compressor's names replaced by ours.
+
+    Raises:
+        ValueError: an option is given by both names.
+    """
+    own = {name: value for name, value in data.items() if name not in {"pruning_type", "target_sparsity"}}
+    kind, sparsity = data.get("pruning_type"), data.get("target_sparsity")
+    said: dict[str, Any] = {} if sparsity is None else {"target": {"sparsity": sparsity}}
+    if kind == LOCK:
+        said["pattern_lock"] = True
+    elif isinstance(kind, str) and kind.endswith(PROGRESSIVE):
+        said |= {"criterion": kind.removesuffix(PROGRESSIVE), "progressive": True}
+    elif kind is not None:
+        said["criterion"] = kind
+    for name in said.keys() & own.keys():
+        alias = "target_sparsity" if name == "target" else "pruning_type"
+        message = f"expected {name} or {alias}, which is another name for it; got both"
+        raise ValueError(message)
+    return {**own, **said}
+
+
+def _one_of_each(given: set[str], pairs: tuple[tuple[str, str], ...]) -> None:
+    for one, other in pairs:
+        if {one, other} <= given:
+            message = f"expected {one} or {other}; got both"
+            raise ValueError(message)

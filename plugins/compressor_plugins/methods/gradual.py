@@ -1,0 +1,95 @@
+"""Prune while training: more and more weights go, and the ones that stay learn to do without them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+from pydantic import Field, model_validator
+
+from compressor.plugin import Component, Pruned, PruningMethod, Training, hookimpl
+from compressor_plugins.methods._gradual_options import PrunerBlock, PrunerOptions
+from compressor_plugins.patterns.block import Block
+
+if TYPE_CHECKING:
+    from compressor.run.session import Session
+
+
+class Gradual(PrunerOptions, PruningMethod):
+    """Score weights at every training step, and every so many steps zero the lowest in a pattern, more each time.
+
+    The options are those of neural-compressor's pruner (2.x), and so is the order within a step: at an event scores make
+    masks; then forward and backward pass, the criterion sees the gradients, the optimizer moves, masks zero what it revived.
+    Unlike there, counts are exact, ends of schedules are met, elements keep scores of their own, and a killed training goes
+    on with the same masks. What whole rows and columns leave empty is taken out of the model afterwards.
+
+    ``pruning_configs`` makes several pruners, each with its own layers; an option that such a block leaves open is the
+    method's own.
+    """
+
+    name: ClassVar[str] = "gradual"
+    trains: ClassVar[bool] = True
+
+    pruning_configs: tuple[PrunerBlock, ...] = Field(
+        default=(), description="Pruners with layers of their own, each a mapping of the options above."
+    )
+    train: Training = Field(
+        default_factory=Training, description="How the model is trained meanwhile: the options of the step train."
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_defaults(cls, data: Any) -> Any:
+        """Fill in what depends on other options or on the task, so that the digest of a plan holds it."""
+        if not isinstance(data, Mapping):
+            return data
+        blocks = data.get("pruning_configs") or ()
+        said = all(not isinstance(block, Mapping) or "pattern" in block for block in blocks) and blocks
+        return {"train": {}, **({} if said else {"pattern": Block(rows=4)}), **data}
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        for number, options in enumerate(self.pruners):
+            where = f"pruning_configs.{number}: " if self.pruning_configs else ""
+            low, high = options.min_sparsity_ratio_per_op, options.max_sparsity_ratio_per_op
+            if not low <= options.sparsity <= high:
+                message = (
+                    f"{where}expected min_sparsity_ratio_per_op <= target.sparsity <= max_sparsity_ratio_per_op; "
+                    f"got {low:g}, {options.sparsity:g}, {high:g}"
+                )
+                raise ValueError(message)
+            pattern = options.chosen_pattern
+            if options.sparsity > pattern.most:
+                message = f"{where}pattern {pattern.label} removes at most {pattern.most:g}; got {options.sparsity:g}"
+                raise ValueError(message)
+            rest = options.sparsity_warm_epochs + options.cooldown_epochs
+            if self.train.max_steps is None and rest >= self.train.epochs:
+                message = (
+                    f"{where}expected sparsity_warm_epochs + cooldown_epochs below train.epochs; "
+                    f"got {rest:g} of {self.train.epochs:g}"
+                )
+                raise ValueError(message)
+        return self
+
+    @property
+    def pruners(self) -> tuple[PrunerOptions, ...]:
+        """The pruners: the blocks, each filled up with the method's own options; or the one that these make."""
+        if not self.pruning_configs:
+            return (self,)
+        own = {name: getattr(self, name) for name in PrunerOptions.model_fields}
+        return tuple(
+            block.model_copy(update={name: value for name, value in own.items() if name not in block.model_fields_set})
+            for block in self.pruning_configs
+        )
+
+    def prune(self, session: Session) -> Pruned:
+        """Return masks of weights, and the trained weights."""
+        from compressor_plugins.methods._gradual import prune
+
+        return prune(self, session)
+
+
+@hookimpl
+def compressor_components() -> Iterable[type[Component]]:
+    """Provide the method."""
+    yield Gradual
