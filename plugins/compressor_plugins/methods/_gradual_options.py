@@ -9,12 +9,11 @@ from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler
 
 from compressor.plugin import Choice, Criterion, SparsityPattern, Target
 from compressor_plugins.criteria.snip import SnipMomentum
+from compressor_plugins.methods._gradual_names import expect_one_of_each, own_names
 from compressor_plugins.patterns.block import Block
 
 if TYPE_CHECKING:
     from compressor.model.weights import WeightFilter
-
-PROGRESSIVE, LOCK = "_progressive", "pattern_lock"
 
 
 class PrunerOptions(BaseModel):
@@ -98,7 +97,7 @@ class PrunerOptions(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _by_own_names(cls, data: Any) -> Any:
-        return _own_names(data) if isinstance(data, Mapping) else data
+        return own_names(data) if isinstance(data, Mapping) else data
 
     @model_validator(mode="after")
     def _of_elements(self) -> Self:
@@ -108,14 +107,31 @@ class PrunerOptions(BaseModel):
         if "activations" in self.criterion.needs:
             message = f"expected a criterion of weights and gradients; {self.criterion.name} reads activations"
             raise ValueError(message)
-        pairs = (("start_step", "sparsity_warm_epochs"), ("end_step", "cooldown_epochs"))
-        _one_of_each(self.model_fields_set, pairs)
+        expect_one_of_each(
+            self.model_fields_set, (("start_step", "sparsity_warm_epochs"), ("end_step", "cooldown_epochs"))
+        )
         return self
 
     @property
     def sparsity(self) -> float:
         """The fraction to remove."""
         return self.target.sparsity or 0.0
+
+    def contradiction(self, epochs: float | None) -> str:
+        """Return what is wrong with the amounts taken together, in a training of so many epochs; nothing, if all is well."""
+        low, high = self.min_sparsity_ratio_per_op, self.max_sparsity_ratio_per_op
+        if not low <= self.sparsity <= high:
+            return (
+                f"expected min_sparsity_ratio_per_op <= target.sparsity <= max_sparsity_ratio_per_op; "
+                f"got {low:g}, {self.sparsity:g}, {high:g}"
+            )
+        pattern = self.chosen_pattern
+        if self.sparsity > pattern.most:
+            return f"pattern {pattern.label} removes at most {pattern.most:g}; got sparsity {self.sparsity:g}"
+        dense = self.sparsity_warm_epochs + self.cooldown_epochs
+        if epochs is not None and dense >= epochs:
+            return f"expected sparsity_warm_epochs + cooldown_epochs below train.epochs; got {dense:g} of {epochs:g}"
+        return ""
 
     @property
     def chosen_pattern(self) -> SparsityPattern:
@@ -141,32 +157,3 @@ class PrunerBlock(PrunerOptions):
     def _only_given(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Leave out what is not given here: read back, it is the method's own again."""
         return {name: value for name, value in handler(self).items() if name in self.model_fields_set}
-
-
-def _own_names(data: Mapping[str, Any]) -> dict[str, Any]:
-    """Return options with neural-compressor's names replaced by ours.
-
-    Raises:
-        ValueError: an option is given by both names.
-    """
-    own = {name: value for name, value in data.items() if name not in {"pruning_type", "target_sparsity"}}
-    kind, sparsity = data.get("pruning_type"), data.get("target_sparsity")
-    said: dict[str, Any] = {} if sparsity is None else {"target": {"sparsity": sparsity}}
-    if kind == LOCK:
-        said["pattern_lock"] = True
-    elif isinstance(kind, str) and kind.endswith(PROGRESSIVE):
-        said |= {"criterion": kind.removesuffix(PROGRESSIVE), "progressive": True}
-    elif kind is not None:
-        said["criterion"] = kind
-    for name in said.keys() & own.keys():
-        alias = "target_sparsity" if name == "target" else "pruning_type"
-        message = f"expected {name} or {alias}, which is another name for it; got both"
-        raise ValueError(message)
-    return {**own, **said}
-
-
-def _one_of_each(given: set[str], pairs: tuple[tuple[str, str], ...]) -> None:
-    for one, other in pairs:
-        if {one, other} <= given:
-            message = f"expected {one} or {other}; got both"
-            raise ValueError(message)

@@ -137,19 +137,6 @@ class Pruner:
         self.masks = Masks(_below(BEFORE, state))
         self.events = [(int(step), asked, reached) for step, asked, reached in state[EVENTS].tolist()]
 
-    @torch.no_grad()
-    def shrink_blocks(self, rate: float) -> None:
-        """Shrink every block by the group lasso's proximal step, w *= max(0, 1 - rate / ||w||).
-
-        Args:
-            rate: learning rate times coefficient.
-        """
-        for name, blocks in self.ground.layouts.items():
-            weight = self.ground.weights[name]
-            cut = blocks.view(weight)
-            norms = cut.norm(dim=1, keepdim=True).clamp_min(torch.finfo(cut.dtype).tiny)
-            weight.copy_(blocks.unview(cut * (1 - rate / norms).clamp_min(0.0), tuple(weight.shape)))
-
     def figures(self) -> dict[str, object]:
         """Return what went, as plain data."""
         kept = self.masks.keep

@@ -40,35 +40,20 @@ class Gradual(PrunerOptions, PruningMethod):
     @model_validator(mode="before")
     @classmethod
     def _with_defaults(cls, data: Any) -> Any:
-        """Fill in what depends on other options or on the task, so that the digest of a plan holds it."""
+        """Fill in what depends on other options or on the task, so that the digest and the remarks of a plan know it."""
         if not isinstance(data, Mapping):
             return data
-        blocks = data.get("pruning_configs") or ()
-        said = all(not isinstance(block, Mapping) or "pattern" in block for block in blocks) and blocks
-        return {"train": {}, **({} if said else {"pattern": Block(rows=4)}), **data}
+        blocks = data.get("pruning_configs")
+        everywhere = blocks and all(isinstance(block, Mapping) and "pattern" in block for block in blocks)
+        return {"train": {}, **({} if everywhere else {"pattern": Block(rows=4)}), **data}
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         for number, options in enumerate(self.pruners):
             where = f"pruning_configs.{number}: " if self.pruning_configs else ""
-            low, high = options.min_sparsity_ratio_per_op, options.max_sparsity_ratio_per_op
-            if not low <= options.sparsity <= high:
-                message = (
-                    f"{where}expected min_sparsity_ratio_per_op <= target.sparsity <= max_sparsity_ratio_per_op; "
-                    f"got {low:g}, {options.sparsity:g}, {high:g}"
-                )
-                raise ValueError(message)
-            pattern = options.chosen_pattern
-            if options.sparsity > pattern.most:
-                message = f"{where}pattern {pattern.label} removes at most {pattern.most:g}; got {options.sparsity:g}"
-                raise ValueError(message)
-            rest = options.sparsity_warm_epochs + options.cooldown_epochs
-            if self.train.max_steps is None and rest >= self.train.epochs:
-                message = (
-                    f"{where}expected sparsity_warm_epochs + cooldown_epochs below train.epochs; "
-                    f"got {rest:g} of {self.train.epochs:g}"
-                )
-                raise ValueError(message)
+            epochs = None if self.train.max_steps else self.train.epochs
+            if not options.pattern_lock and (message := options.contradiction(epochs)):
+                raise ValueError(where + message)
         return self
 
     @property

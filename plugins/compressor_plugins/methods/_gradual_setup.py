@@ -1,0 +1,99 @@
+"""Pruners of ``gradual`` set up on a training: whose layers, cut how, pruned when."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from compressor.errors import InputError
+from compressor.model.masks import Masks
+from compressor.model.weights import filtered_weights
+from compressor.progress import announced
+from compressor.prune import Schedule, cut_weights, epoch_schedule
+from compressor_plugins.methods._gradual_pruner import PARTS, Ground, Pruner
+
+if TYPE_CHECKING:
+    from compressor.train import TrainingRun
+    from compressor_plugins.methods._gradual_options import PrunerOptions
+    from compressor_plugins.methods.gradual import Gradual
+
+
+def set_up(method: Gradual, run: TrainingRun) -> tuple[list[Pruner], Masks]:
+    """Return the pruners of a method on a training, and the masks of those that only lock what is there.
+
+    Raises:
+        InputError: two own one layer, one owns none, or the steps do not suffice.
+    """
+    owners: dict[str, str] = {}
+    pruners, locked = [], Masks({})
+    for number, options in enumerate(method.pruners):
+        label = f"pruning_configs.{number}" if method.pruning_configs else method.name
+        ground = _ground(options, run, label)
+        for name in ground.weights:
+            if name in owners:
+                raise InputError(
+                    f"{label} and {owners[name]} both choose the layer {name.removesuffix('.weight')}",
+                    hint="make op_names narrower, or name the layer in excluded_op_names of one of them",
+                )
+            owners[name] = label
+        if options.pattern_lock:
+            locked = locked.merge(_zeros(options, ground, label))
+        else:
+            pruners.append(Pruner(options, ground))
+    return pruners, locked
+
+
+def _ground(options: PrunerOptions, run: TrainingRun, label: str) -> Ground:
+    pattern = options.chosen_pattern
+    weights = filtered_weights(run.student, options.chosen())
+    layouts, skipped = cut_weights(weights, pattern.blocks)
+    for name, why in skipped.items():
+        announced.warning("%s stays dense under pattern %s: %s", name, pattern.label, why)
+    if not layouts:
+        raise InputError(
+            f"{label}: none of the {len(weights)} chosen weights can take the pattern {pattern.label}",
+            hint="look at op_names, excluded_op_names and pruning_op_types",
+        )
+    small = min(blocks.dropped for blocks in layouts.values())
+    if options.progressive and small < PARTS:
+        raise InputError(
+            f"{label}: the progressive mode needs blocks of which {PARTS} weights or more go; those of {pattern.label} lose {small}",
+            hint="use the plain mode, or a pattern such as 4x1 or 1xchannel",
+        )
+    chosen = {name: weights[name] for name in layouts}
+    return Ground(chosen, layouts, run.enforced.masks, scheduled(options, run, label))
+
+
+def scheduled(options: PrunerOptions, run: TrainingRun, label: str) -> Schedule:
+    """Return the events' steps.
+
+    Raises:
+        InputError: they do not lie within the training.
+    """
+    per_epoch = len(run.rows) / run.layout.batch_size
+    asked = epoch_schedule(
+        per_epoch,
+        epochs=run.steps / per_epoch if run.options.max_steps else run.options.epochs,
+        warm=options.sparsity_warm_epochs,
+        cooldown=options.cooldown_epochs,
+    )
+    start = asked.start if options.start_step is None else options.start_step
+    end = min(asked.end, run.steps - 1) if options.end_step is None else options.end_step
+    if not start <= end < run.steps:
+        raise InputError(
+            f"{label}: pruning from step {start} to {end} does not lie within the {run.steps} steps of the training",
+            hint="look at sparsity_warm_epochs, cooldown_epochs, start_step, end_step and train.epochs",
+        )
+    return epoch_schedule(1.0, epochs=end, warm=start, frequency=options.pruning_frequency)
+
+
+def _zeros(options: PrunerOptions, ground: Ground, label: str) -> Masks:
+    masks = {name: (weight.detach() != 0).cpu() for name, weight in ground.weights.items()}
+    for name, mask in masks.items():
+        if not ground.layouts[name].holds(mask):
+            raise InputError(
+                f"{label}: the zeros of {name} do not follow the pattern {options.chosen_pattern.label}",
+                hint="pattern 1x1 keeps any zeros",
+            )
+    if all(bool(mask.all()) for mask in masks.values()):
+        raise InputError(f"{label}: pattern_lock keeps zeros, and the chosen weights have none")
+    return Masks(masks)
