@@ -31,7 +31,7 @@ class Search:
 
 def kept_score(scores: Tensor, blocks: Blocks) -> float:
     """Return the sum of the scores that N:M keeps, of a weight's scores, shape (out, in)."""
-    cut = blocks.view(scores.double())
+    cut = blocks.view(scores.detach().double())
     return float(cut.topk(blocks.size - blocks.dropped, dim=1).values.sum())
 
 

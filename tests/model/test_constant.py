@@ -43,7 +43,7 @@ def assert_same(model: nn.Module, smaller: nn.Module) -> None:
 @TYPES
 @pytest.mark.parametrize("side", ["consumer", "producers"])
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
-def test_empty_units_go_and_the_output_stays(model_type: str, side: str, attention: str, tmp_path: Path):
+def test_empty_units_go_and_the_output_stays(model_type: str, side: str, attention: str):
     family = FAMILIES[model_type]
     model = tiny_model(model_type, attention=attention)
     first, second, third, fourth, *_ = family.groups(model)
@@ -58,6 +58,15 @@ def test_empty_units_go_and_the_output_stays(model_type: str, side: str, attenti
     assert [int((~mask).sum()) for mask in masks.keep.values()] == [2, 14, 4, 48]
     assert_same(model, smaller)
     assert [group.units for group in family.groups(smaller)][:4] == [2, 34, 0, 0]
+
+
+@pytest.mark.parametrize("model_type", ["bert", "distilbert"])
+def test_the_exported_file_gives_what_the_zeros_gave(model_type: str, tmp_path: Path):
+    family = FAMILIES[model_type]
+    model = tiny_model(model_type)
+    for group, units in zip(family.groups(model), ([1, 3], range(30), range(4), range(48)), strict=False):
+        zero(model, group, list(units), side="producers")
+    smaller, _ = removed(model, family)
     exporter = Registry.load().get("exporter", "onnx")()
     artifact = exporter.export(  # type: ignore[attr-defined]
         smaller, tmp_path / "model.onnx", input_names=("input_ids", "attention_mask"), output_names=("logits",)
