@@ -28,19 +28,3 @@ def own_names(data: Mapping[str, Any]) -> dict[str, Any]:
         message = f"expected {name} or {alias}, which is another name for it; got both"
         raise ValueError(message)
     return {**own, **said}
-
-
-def expect_one_of_each(given: set[str], pairs: tuple[tuple[str, str], ...]) -> None:
-    """Refuse two options that say the same thing in two ways.
-
-    Args:
-        given: names of the options that were given.
-        pairs: that exclude each other.
-
-    Raises:
-        ValueError: both of a pair were.
-    """
-    for one, other in pairs:
-        if {one, other} <= given:
-            message = f"expected {one} or {other}; got both"
-            raise ValueError(message)

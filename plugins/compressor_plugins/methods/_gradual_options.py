@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler
 
 from compressor.plugin import Choice, Criterion, SparsityPattern, Target
 from compressor_plugins.criteria.snip import SnipMomentum
-from compressor_plugins.methods._gradual_names import expect_one_of_each, own_names
+from compressor_plugins.methods._gradual_names import own_names
 from compressor_plugins.patterns.block import Block
 
 if TYPE_CHECKING:
@@ -107,9 +107,10 @@ class PrunerOptions(BaseModel):
         if "activations" in self.criterion.needs:
             message = f"expected a criterion of weights and gradients; {self.criterion.name} reads activations"
             raise ValueError(message)
-        expect_one_of_each(
-            self.model_fields_set, (("start_step", "sparsity_warm_epochs"), ("end_step", "cooldown_epochs"))
-        )
+        for one, other in (("start_step", "sparsity_warm_epochs"), ("end_step", "cooldown_epochs")):
+            if getattr(self, one) is not None and getattr(self, other):
+                message = f"expected {one} or {other}; got both"
+                raise ValueError(message)
         return self
 
     @property

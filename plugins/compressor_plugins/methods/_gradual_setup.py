@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from compressor.errors import InputError
+from compressor.model.elements import zero_masks
 from compressor.model.masks import Masks
 from compressor.model.weights import filtered_weights
 from compressor.progress import announced
@@ -12,6 +14,9 @@ from compressor.prune import Schedule, cut_weights, epoch_schedule
 from compressor_plugins.methods._gradual_pruner import PARTS, Ground, Pruner
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
+    from compressor.model.blocks import Blocks
     from compressor.train import TrainingRun
     from compressor_plugins.methods._gradual_options import PrunerOptions
     from compressor_plugins.methods.gradual import Gradual
@@ -27,22 +32,25 @@ def set_up(method: Gradual, run: TrainingRun) -> tuple[list[Pruner], Masks]:
     pruners, locked = [], Masks({})
     for number, options in enumerate(method.pruners):
         label = f"pruning_configs.{number}" if method.pruning_configs else method.name
-        ground = _ground(options, run, label)
-        for name in ground.weights:
+        layouts = _layouts(options, run, label)
+        for name in layouts:
             if name in owners:
                 raise InputError(
                     f"{label} and {owners[name]} both choose the layer {name.removesuffix('.weight')}",
                     hint="make op_names narrower, or name the layer in excluded_op_names of one of them",
                 )
             owners[name] = label
+        weights = {name: run.student.get_parameter(name) for name in layouts}
         if options.pattern_lock:
-            locked = locked.merge(_zeros(options, ground, label))
+            locked = locked.merge(_zeros(weights, layouts, f"{label}: {options.chosen_pattern.label}"))
         else:
-            pruners.append(Pruner(options, ground))
+            schedule = scheduled(options, run, label)
+            pruners.append(Pruner(options, Ground(weights, layouts, run.enforced.masks, schedule)))
     return pruners, locked
 
 
-def _ground(options: PrunerOptions, run: TrainingRun, label: str) -> Ground:
+def _layouts(options: PrunerOptions, run: TrainingRun, label: str) -> dict[str, Blocks]:
+    """Return how the chosen weights are cut, by parameter name; say which ones do not divide."""
     pattern = options.chosen_pattern
     weights = filtered_weights(run.student, options.chosen())
     layouts, skipped = cut_weights(weights, pattern.blocks)
@@ -56,11 +64,10 @@ def _ground(options: PrunerOptions, run: TrainingRun, label: str) -> Ground:
     small = min(blocks.dropped for blocks in layouts.values())
     if options.progressive and small < PARTS:
         raise InputError(
-            f"{label}: the progressive mode needs blocks of which {PARTS} weights or more go; those of {pattern.label} lose {small}",
+            f"{label}: the progressive mode needs blocks of which {PARTS} weights or more go; of {pattern.label} go {small}",
             hint="use the plain mode, or a pattern such as 4x1 or 1xchannel",
         )
-    chosen = {name: weights[name] for name in layouts}
-    return Ground(chosen, layouts, run.enforced.masks, scheduled(options, run, label))
+    return layouts
 
 
 def scheduled(options: PrunerOptions, run: TrainingRun, label: str) -> Schedule:
@@ -86,14 +93,11 @@ def scheduled(options: PrunerOptions, run: TrainingRun, label: str) -> Schedule:
     return epoch_schedule(1.0, epochs=end, warm=start, frequency=options.pruning_frequency)
 
 
-def _zeros(options: PrunerOptions, ground: Ground, label: str) -> Masks:
-    masks = {name: (weight.detach() != 0).cpu() for name, weight in ground.weights.items()}
-    for name, mask in masks.items():
-        if not ground.layouts[name].holds(mask):
-            raise InputError(
-                f"{label}: the zeros of {name} do not follow the pattern {options.chosen_pattern.label}",
-                hint="pattern 1x1 keeps any zeros",
-            )
-    if all(bool(mask.all()) for mask in masks.values()):
+def _zeros(weights: Mapping[str, Tensor], layouts: Mapping[str, Blocks], label: str) -> Masks:
+    masks = zero_masks(weights)
+    for name, mask in masks.keep.items():
+        if not layouts[name].holds(mask):
+            raise InputError(f"{label} does not describe the zeros of {name}", hint="pattern 1x1 locks any zeros")
+    if not masks.sparsity:
         raise InputError(f"{label}: pattern_lock keeps zeros, and the chosen weights have none")
-    return Masks(masks)
+    return masks
