@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from compressor.model.runtime import SessionOptions, open_session
     from compressor.model.source import local_directory
     from compressor.model.surgery import BiasOnly, EmptyAttention, Family, apply_shapes, masked, shrink
-    from compressor.model.weights import WeightFilter, filtered_weights
+    from compressor.model.weights import WeightFilter, divided_weights, filtered_weights
 
 __all__ = [
     "Artifact",
@@ -42,6 +42,7 @@ __all__ = [
     "apply_masks",
     "apply_shapes",
     "collate",
+    "divided_weights",
     "file_sparsity",
     "filtered_weights",
     "fingerprint",
@@ -78,7 +79,7 @@ _FILES = {
     "runtime": ("SessionOptions", "open_session"),
     "source": ("local_directory",),
     "surgery": ("BiasOnly", "EmptyAttention", "Family", "apply_shapes", "masked", "shrink"),
-    "weights": ("WeightFilter", "filtered_weights"),
+    "weights": ("WeightFilter", "divided_weights", "filtered_weights"),
 }
 
 

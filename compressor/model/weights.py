@@ -9,6 +9,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from compressor.errors import InputError
+
 EMBEDDINGS = re.compile(r"(?:^|\.)embeddings(?:_|\.|$)")
 """Lookup tables, and ELECTRA's projection of them, are never pruned."""
 
@@ -57,6 +59,25 @@ def filtered_weights(model: nn.Module, wanted: WeightFilter) -> dict[str, Tensor
         if kind and matrix and name != head and not EMBEDDINGS.search(name) and _named(name, wanted):
             found[f"{name}.weight"] = weight
     return found
+
+
+def divided_weights(model: nn.Module, wanted: Sequence[WeightFilter]) -> list[dict[str, Tensor]]:
+    """Return the weights of several filters, each of which belongs to one of them only.
+
+    Raises:
+        InputError: two filters mean the same layer, whose masks would multiply and whose ratio would count twice.
+    """
+    parts = [filtered_weights(model, one) for one in wanted]
+    for number, part in enumerate(parts):
+        for other, later in enumerate(parts[number + 1 :], start=number + 1):
+            both = part.keys() & later.keys()
+            if both:
+                raise InputError(
+                    f"blocks {number} and {other} both mean {min(both).removesuffix('.weight')} ({len(both)} layers in common)",
+                    hint="make op_names narrower, or exclude the layers from one of them; '.*output' also finds "
+                    "'attention.output.dense'",
+                )
+    return parts
 
 
 def _named(name: str, wanted: WeightFilter) -> bool:

@@ -5,8 +5,9 @@ from typing import Any
 import pytest
 from torch import nn
 
+from compressor.errors import InputError
 from compressor.model import WeightFilter, filtered_weights
-from compressor.model.weights import head_name
+from compressor.model.weights import divided_weights, head_name
 from compressor.testing import tiny_model
 
 
@@ -53,3 +54,14 @@ def test_names_are_searched_and_exclusions_win():
 
 def test_another_kind_of_layer_is_not_chosen():
     assert chosen(tiny_model(), pruning_op_types=["Conv"]) == []
+
+
+def test_a_layer_belongs_to_one_filter():
+    model = tiny_model()
+    ffn, attention = WeightFilter(op_names=[".*output", ".*intermediate"]), WeightFilter(op_names=["attention"])
+    with pytest.raises(
+        InputError, match=r"blocks 0 and 1 both mean bert\.encoder\.layer\.0\.attention\.output\.dense \(3 layers"
+    ):
+        divided_weights(model, [ffn, attention])
+    parts = divided_weights(model, [ffn, WeightFilter(op_names=["query", "key", "value"])])
+    assert [len(part) for part in parts] == [9, 9]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,8 +14,11 @@ from compressor.model import Masks, apply_masks, shrink
 from compressor.model.checkpoint import fingerprint
 from compressor.model.outputs import raw_output
 from compressor.plugin import Pruned, Registry
+from compressor.recipe.loader import load_recipe
+from compressor.recipe.plan import compile_plan
 from compressor.run.session import Session
 from tests.plugins.sessions import FAMILIES, label_free, labelled
+from tests.toys import toy_recipe
 
 REGISTRY = Registry.load()
 CRITERIA = REGISTRY.names("criterion")
@@ -158,3 +162,33 @@ def test_options_that_do_not_fit_are_refused(name: str, options: dict[str, Any],
     given = {"target": {"sparsity": 0.5}, "pattern": "2:4", **options}
     with pytest.raises(ValidationError, match=message):
         REGISTRY.get("method", name).model_validate(given, context={"registry": REGISTRY})
+
+
+def remarks(tmp_path: Path, *, gates: bool = True, **options: Any) -> list[str]:
+    prune_step = {"prune": {"method": "one_shot", "target": {"sparsity": 0.5}, **options}}
+    verify = {"verify": {"sequence": 16, "rounds": 3, "gates": {"metric_drop": 1.0} if gates else {}}}
+    recipe = toy_recipe(tmp_path, steps=[prune_step, {"export": {}}, verify])
+    return list(compile_plan(load_recipe(recipe), REGISTRY).lints)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "use"),
+    [
+        ("2:4", "sparse tensor cores, through TensorRT or torch's semi-structured kernels"),
+        ("4x1", "a compressed download, and runtimes whose kernels skip such zeros"),
+        ("1x1", "a compressed download, and runtimes whose kernels skip such zeros"),
+    ],
+)
+def test_a_plan_says_that_zeros_give_no_speed_what_they_are_good_for_and_what_does(
+    pattern: str, use: str, tmp_path: Path
+):
+    (remark,) = remarks(tmp_path, pattern=pattern)
+    assert remark.startswith(f"steps.0.prune: {pattern} zeroes weights where they stand")
+    for words in ("measured on its CPU provider: 1.00x", use, "structured methods, which remove heads and neurons"):
+        assert words in remark
+
+
+def test_a_plan_says_what_of_channels_is_removed(tmp_path: Path):
+    (remark,) = remarks(tmp_path, pattern="channelx1")
+    assert "FFN neurons and whole heads that become empty are taken out" in remark
+    assert "1.00x" not in remark
