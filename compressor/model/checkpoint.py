@@ -104,8 +104,8 @@ def load_pretrained(
     families: Mapping[str, Family],
     *,
     head: Literal["sequence-classification", "question-answering", "feature-extraction"],
-    revision: str | None = None,
     num_labels: int | None = None,
+    new_head: bool = False,
 ) -> nn.Module:
     """Load the model a run starts from: float32, in eval mode, on the CPU.
 
@@ -113,16 +113,20 @@ def load_pretrained(
         model: a directory, or a model of the hub.
         families: by ``model_type``.
         head: with a head of this kind, or the bare encoder.
-        revision: branch, tag or commit on the hub.
         num_labels: outputs that the head must have; None accepts any.
+        new_head: give a checkpoint without such a head a random one, by torch's seed: it is going to be trained.
 
     Raises:
         InputError: there is no such checkpoint, its family is unknown, its weights are not complete and readable
             safetensors, or its head does not fit.
         SetupError: the hub cannot be reached and the model is not in its cache.
     """
-    directory = local_directory(model, revision)
+    directory = local_directory(model)
     config = checkpoint_config(directory, families)
+    model_class = HEADS[head][type(config)]
+    makes_head = new_head and model_class.__name__ not in (config.architectures or [])
+    if makes_head and num_labels is not None:
+        config.num_labels = num_labels
     if head != "feature-extraction" and num_labels is not None and config.num_labels != num_labels:
         kind = head.removeprefix("sequence-").replace("-", " ")
         raise InputError(
@@ -130,7 +134,7 @@ def load_pretrained(
             f"says {config.num_labels}",
             hint="give the checkpoint that was fine-tuned for this task with -m, or choose the task it was tuned for",
         )
-    return _load(HEADS[head][type(config)], directory, config, families)
+    return _load(model_class, directory, config, families, new_head=makes_head)
 
 
 def fingerprint(source: Path | nn.Module) -> str:
@@ -155,7 +159,9 @@ def _model_class(config: Any) -> Any:
     return named if known else MODEL_MAPPING[type(config)]
 
 
-def _load(model_class: Any, directory: Path, config: Any, families: Mapping[str, Family]) -> nn.Module:
+def _load(
+    model_class: Any, directory: Path, config: Any, families: Mapping[str, Family], *, new_head: bool = False
+) -> nn.Module:
     weight_files(directory)
     config.return_dict = True  # outputs are read by name
     config.chunk_size_feed_forward = 0  # hooks must see the whole FFN input at once
@@ -180,7 +186,9 @@ def _load(model_class: Any, directory: Path, config: Any, families: Mapping[str,
             hint="config.json and the weights must come from the same model; download or save the checkpoint again",
         ) from error
     model.__class__ = model_class  # the shaped class has done its work; what is loaded is an ordinary model
-    _settle_missing(model, sorted(info["missing_keys"]), directory)
+    prefix = f"{model.base_model_prefix}."
+    fresh = {name for name in info["missing_keys"] if new_head and not name.startswith(prefix)}
+    _settle_missing(model, sorted(info["missing_keys"] - fresh), directory)
     loaded: nn.Module = model.eval()
     return loaded
 
@@ -216,7 +224,8 @@ def _settle_missing(model: Any, missing: list[str], directory: Path) -> None:
     if not bare and any(not name.startswith(prefix) for name in lost):
         raise InputError(
             f"{directory}: the checkpoint has no trained head for {type(model).__name__}: {shown} would be random",
-            hint="fine-tune the model for the task first, or choose a task that needs no head, such as embedding",
+            hint="begin the recipe with a train step, give a fine-tuned model with -m, or choose a task that needs no "
+            "head, such as embedding",
         )
     raise InputError(
         f"{directory}: the checkpoint lacks weights that {type(model).__name__} needs: {shown}",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from compressor.plugin import SparsityPattern, Target
+from compressor.plugin import SparsityPattern, Target, Training
 from compressor.plugin.component import nested
 from compressor.recipe.options import Verification
 
@@ -39,6 +39,12 @@ def _of_zeros(step: Step) -> Iterator[str]:
 def lint(steps: Sequence[Step]) -> tuple[str, ...]:
     """Return remarks about the steps; none of them stops a run."""
     remarks = [remark for step in steps for remark in _of_zeros(step)]
+    first = next((step.index for step in steps if step.verb == "prune"), len(steps))
+    remarks += [
+        f"{step.path}: nothing is pruned yet, so these losses compare the model with itself: nothing is learned"
+        for step in steps[:first]
+        if isinstance(step.component, Training) and not any(loss.needs_labels for loss in step.component.losses)
+    ]
     checks = [step for step in steps if isinstance(step.component, Verification)]
     if not checks:
         remarks.append("no verify step: no latency or accuracy will be measured")

@@ -22,7 +22,7 @@ from compressor.recipe.options import CalibrationOptions
 from compressor.recipe.plan import Plan
 from compressor.run.calls import NamedFamily, plugin_call
 from compressor.run.data import Calibration, rows_digest
-from compressor.run.preflight import check_lengths, check_training, trainings, verifications
+from compressor.run.preflight import check_lengths, check_training, trainings, trains_head, verifications
 from compressor.run.session import Session
 
 if TYPE_CHECKING:
@@ -186,21 +186,24 @@ def open_session(plan: Plan, registry: Registry, run_dir: Path, device: torch.de
     by_type = families(registry)
     source = local_directory(recipe.model, recipe.revision)
     named = {model_type: NamedFamily(family, "loading the model") for model_type, family in by_type.items()}
+    torch.manual_seed(recipe.seed)  # of a new head
     with failures_named(registry):
-        dense = checkpoint.load_pretrained(str(source), named, head=plan.task.head, num_labels=plan.task.num_labels)
+        dense = checkpoint.load_pretrained(
+            str(source), named, head=plan.task.head, num_labels=plan.task.num_labels, new_head=trains_head(plan)
+        )
     model = dense.to(device)
     config: Any = model.config
     longest = max_positions(model)
     check_lengths(plan, longest)
     check_training(plan, device)
     tokenizer = load_tokenizer(source, longest=longest)
+    trains = any(trainings(plan))
     train = load_rows(plan.task, "train", tokenizer, label2id=config.label2id)
     calibration = draw_calibration(train, plan.calibration, tokenizer, seed=recipe.seed)
-    trains = any(trainings(plan))
     validation = (
-        # Read now, though only verify needs them: a mistake in them is better found before an hour of pruning.
+        # Read now, though only verify and train need them: a mistake is better found before an hour of pruning.
         load_rows(plan.task, "validation", tokenizer, label2id=config.label2id).to_list()
-        if any(verifications(plan))
+        if trains or any(verifications(plan))
         else []
     )
     _check_ids((*calibration.rows, *validation), model, recipe.model)

@@ -31,6 +31,12 @@ def trainings(plan: Plan) -> Iterator[tuple[Step, Training]]:
                 yield step, component
 
 
+def trains_head(plan: Plan) -> bool:
+    """Tell whether the first step trains against labels: a checkpoint then needs no trained head."""
+    first = plan.steps[0].component if plan.steps else None
+    return isinstance(first, Training) and any(loss.needs_labels for loss in first.losses)
+
+
 def latency_targets(plan: Plan) -> Iterator[tuple[Step, Target]]:
     """Yield the steps that are asked for a latency, with their targets."""
     for step in plan.steps:
