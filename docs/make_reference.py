@@ -10,7 +10,7 @@ from pydantic import BaseModel
 
 from compressor.cli import VERBS, main
 from compressor.cli.recipes import component_text
-from compressor.plugin import Registry, Target
+from compressor.plugin import Registry, Target, Training
 from compressor.plugin.registry import Registered
 from compressor.recipe.options import CalibrationOptions, Gates, Verification
 from compressor.recipe.plan import core_provider
@@ -55,9 +55,9 @@ def mappings() -> Iterator[str]:
 
 def components() -> Iterator[str]:
     """Yield every first-party component with its options."""
-    core = Registered(Verification.kind, Verification.name, Verification, core_provider(Verification))
-    ours = [one for one in Registry.load().components() if one.provider.distribution == core.provider.distribution]
-    for one in [*ours, core]:
+    core = [Registered(cls.kind, cls.name, cls, core_provider(cls)) for cls in (Training, Verification)]
+    ours = [one for one in Registry.load().components() if one.provider.distribution == core[0].provider.distribution]
+    for one in [*ours, *core]:
         title, _, text = component_text(one).partition("\n")
         del title  # it names the version, which changes with every release
         yield f"### {one.kind} `{one.name}`\n\n```text\n{text.strip()}\n```\n"

@@ -59,7 +59,7 @@ class Training(Component):
     max_grad_norm: float = Field(default=1.0, ge=0, description="Gradients are clipped to this norm; 0 = never.")
     dropout: bool = Field(default=True, description="With the checkpoint's dropout, or without any.")
     losses: tuple[Choice[Loss], ...] = Field(
-        default=(), min_length=1, description="Terms of the loss, which add up, each times its weight."
+        default=(), description="Terms of the loss, which add up, each times its weight."
     )
     samples: int | None = Field(default=None, ge=1, description="Train rows to draw, by seed; default: all.")
     fraction: float | None = Field(default=None, gt=0, le=1, description="Share of the train rows to draw, by seed.")
@@ -91,6 +91,9 @@ class Training(Component):
             raise ValueError(message)
         if self.schedule == "constant" and self.warmup:
             message = "expected schedule constant_with_warmup where warmup is given; constant has none"
+            raise ValueError(message)
+        if not self.losses:  # a min_length would be complained of where a loss is misspelt
+            message = "expected at least one loss; got none"
             raise ValueError(message)
         names = [loss.name for loss in self.losses if loss.needs_labels]
         if names and _label_free(info):

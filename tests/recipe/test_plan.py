@@ -124,11 +124,15 @@ BROKEN = {
     ),
     "unknown step": (
         HEAD + "steps: [exprot: toy-format]",
-        "x.yaml:3  steps.0.exprot: unknown step 'exprot'; did you mean 'export'?; known steps: prune, export, ",
+        "x.yaml:3  steps.0.exprot: unknown step 'exprot'; did you mean 'export'?; known steps: prune, train, export, ",
     ),
-    "train": (
+    "train without losses": (
         HEAD + "steps: [train: {epochs: 1}]",
-        "x.yaml:3  steps.0.train: unknown step 'train'; known steps: prune",
+        "x.yaml:3  steps.0.train.losses: unknown loss 'task'; installed: none",
+    ),
+    "quantize": (
+        HEAD + "steps: [quantize: int8]",
+        "x.yaml:3  steps.0.quantize: unknown step 'quantize'; known steps: prune",
     ),
     "two verbs": (
         HEAD + "steps:\n  - prune: {}\n    export: toy-format",

@@ -195,8 +195,9 @@ def test_question_answering_is_recovered(tmp_path: Path):
         ([{"train": {"batch_size": 10, "gradient_accumulation": 4}}], "got 10 rows in 4 parts"),
         ([{"train": {"losses": ["distilation"]}}], "did you mean 'distillation'?"),
         ([{"train": {"losses": [{"name": "distillation", "temprature": 2}]}}], "did you mean 'temperature'?"),
+        ([{"train": {"losses": []}}], "expected at least one loss"),
         ([{"train": {"learning_rate": "fast"}}], "steps.0.train.learning_rate: expected a number"),
-        ([{"train": {"precision": "int8"}}], "expected one of fp32, bf16, fp16"),
+        ([{"train": {"precision": "int8"}}], "expected one of 'fp32', 'bf16', 'fp16'"),
         ([{"train": {"schedule": "constant", "warmup": 0.1}}], "expected schedule constant_with_warmup"),
     ],
 )
