@@ -116,7 +116,8 @@ def quality_section(quality: Data) -> Section:
         interval = f"[{gap['lower']:+.4f}, {gap['upper']:+.4f}]" if name == quality["metric"] else ""
         rows.append((name, f"{dense:.4f}", f"{compressed:.4f}", f"{compressed - dense:+.4f}", interval))
     confidence = f"{quality['difference']['confidence']:.0%} interval"
-    notes = []
+    dense, compressed = (quality[side][quality["metric"]] for side in ("dense", "compressed"))
+    notes = [f"Relative change of {quality['metric']}: {compressed / dense - 1:+.2%}"] if dense > 0 else []
     if quality.get("churn") is not None:
         notes.append(
             f"{quality['churn']:.1%} of the answers changed: {quality['lost']:.1%} were right and are wrong now, "

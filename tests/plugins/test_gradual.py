@@ -169,11 +169,8 @@ def test_the_seeds_mixed_blocks_each_meet_their_target_within_their_bounds(tmp_p
 
 def test_two_blocks_that_choose_one_layer_are_refused_by_name(tmp_path: Path):
     blocks = [{"op_names": ["output"], "pattern": "1x1"}, {"op_names": ["attention"], "pattern": "4x1"}]
-    with pytest.raises(
-        InputError, match=r"pruning_configs.1 and pruning_configs.0 both choose the layer bert"
-    ) as error:
+    with pytest.raises(InputError, match=r"blocks 0 and 1 both mean bert.encoder.layer.0.attention.output.dense"):
         method(pruning_configs=blocks).prune(labelled(run_dir=tmp_path))
-    assert "bert.encoder.layer.0.attention.output.dense" in error.value.message
 
 
 def test_the_progressive_mode_takes_blocks_apart_between_events_and_leaves_whole_ones_at_events(

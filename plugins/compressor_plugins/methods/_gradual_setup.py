@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from compressor.errors import InputError
 from compressor.model.elements import zero_masks
 from compressor.model.masks import Masks
-from compressor.model.weights import filtered_weights
+from compressor.model.weights import divided_weights
 from compressor.progress import announced
 from compressor.prune import Schedule, cut_weights, epoch_schedule
 from compressor_plugins.methods._gradual_pruner import PARTS, Ground, Pruner
@@ -28,19 +28,12 @@ def set_up(method: Gradual, run: TrainingRun) -> tuple[list[Pruner], Masks]:
     Raises:
         InputError: two own one layer, one owns none, or the steps do not suffice.
     """
-    owners: dict[str, str] = {}
+    parts = divided_weights(run.student, [options.chosen() for options in method.pruners])
     pruners, locked = [], Masks({})
-    for number, options in enumerate(method.pruners):
+    for number, (options, chosen) in enumerate(zip(method.pruners, parts, strict=True)):
         label = f"pruning_configs.{number}" if method.pruning_configs else method.name
-        layouts = _layouts(options, run, label)
-        for name in layouts:
-            if name in owners:
-                raise InputError(
-                    f"{label} and {owners[name]} both choose the layer {name.removesuffix('.weight')}",
-                    hint="make op_names narrower, or name the layer in excluded_op_names of one of them",
-                )
-            owners[name] = label
-        weights = {name: run.student.get_parameter(name) for name in layouts}
+        layouts = _layouts(options, chosen, label)
+        weights = {name: chosen[name] for name in layouts}
         if options.pattern_lock:
             locked = locked.merge(_zeros(weights, layouts, f"{label}: {options.chosen_pattern.label}"))
         else:
@@ -49,10 +42,9 @@ def set_up(method: Gradual, run: TrainingRun) -> tuple[list[Pruner], Masks]:
     return pruners, locked
 
 
-def _layouts(options: PrunerOptions, run: TrainingRun, label: str) -> dict[str, Blocks]:
+def _layouts(options: PrunerOptions, weights: Mapping[str, Tensor], label: str) -> dict[str, Blocks]:
     """Return how the chosen weights are cut, by parameter name; say which ones do not divide."""
     pattern = options.chosen_pattern
-    weights = filtered_weights(run.student, options.chosen())
     layouts, skipped = cut_weights(weights, pattern.blocks)
     for name, why in skipped.items():
         announced.warning("%s stays dense under pattern %s: %s", name, pattern.label, why)
