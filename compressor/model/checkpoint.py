@@ -187,8 +187,9 @@ def _load(
         ) from error
     model.__class__ = model_class  # the shaped class has done its work; what is loaded is an ordinary model
     prefix = f"{model.base_model_prefix}."
-    fresh = {name for name in info["missing_keys"] if new_head and not name.startswith(prefix)}
-    _settle_missing(model, sorted(info["missing_keys"] - fresh), directory)
+    missing = set(info["missing_keys"])  # a list in transformers 4
+    fresh = {name for name in missing if new_head and not name.startswith(prefix)}
+    _settle_missing(model, sorted(missing - fresh), directory)
     loaded: nn.Module = model.eval()
     return loaded
 

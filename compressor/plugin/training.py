@@ -68,6 +68,14 @@ class Training(Component):
         default=(), description="Trackers by transformers' names: tensorboard, wandb, mlflow, ..."
     )
 
+    @staticmethod
+    def defaults() -> Any:
+        """Return what a method's option ``train`` validates as its default, where plans say which losses suit the task.
+
+        ``train: Training = Field(default_factory=Training.defaults, validate_default=True, ...)``
+        """
+        return {}
+
     @model_validator(mode="before")
     @classmethod
     def _default_losses(cls, data: Any, info: ValidationInfo) -> Any:

@@ -70,8 +70,14 @@ def _train(step: Step, session: Session) -> dict[str, Any]:
     checkpoint.save(trained.model, _stage(step, session) / "model")
     dense = _makes_dense(session)
     _adopt(trained.model, session, dense=dense)
-    makes = {"makes": "the dense model" if dense else "a recovered model"}
-    return {**makes, **trained.figures, **({"quality": {"before": before, "after": after}} if before else {})}
+    quality = {"metric": session.task.metric, "before": before, "after": after}
+    return {
+        "training": {
+            "makes": "the dense model" if dense else "a recovered model",
+            **trained.figures,
+            **({"quality": quality} if before else {}),
+        }
+    }
 
 
 def _makes_dense(session: Session) -> bool:

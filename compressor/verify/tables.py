@@ -28,6 +28,9 @@ class Section:
 
 def sections(report: Data) -> Iterator[Section]:
     """Yield the tables of a run's report, of a benchmark (latency alone), or of an inspection."""
+    trained = [step for step in report.get("steps") or () if "training" in step["metrics"]]
+    if trained:
+        yield training_section(trained)
     if report.get("model"):
         yield size_section(report["model"])
     if report.get("sparsity"):
@@ -58,6 +61,22 @@ def target_section(steps: Sequence[Data], latency: Sequence[Data]) -> Section:
         ratios = (f"{target['asked']:.3f}", f"{target['predicted']:.3f}", *(measured[:1] or ["not measured"]))
         rows.append((step["slug"], place, *ratios))
     return Section("Latency target, ratio to dense", ("step", "input", "asked", "predicted", "measured"), rows)
+
+
+def training_section(steps: Sequence[Data]) -> Section:
+    """What trainings did: the loss over their first and last tenth, and the task's metric on a few rows, in torch."""
+    rows = []
+    for step in steps:
+        training = step["metrics"]["training"]
+        loss, quality = training["loss"], training.get("quality")
+        name = quality["metric"] if quality else ""
+        change = f"{name} {quality['before'][name]:.4f} -> {quality['after'][name]:.4f}" if quality else ""
+        losses = f"{loss['first']:.4g} -> {loss['last']:.4g}"
+        rows.append((step["slug"], training.get("makes", ""), f"{training['steps']:,}", losses, change))
+    note = (
+        "loss: means of the first and the last tenth of the steps; metric: in torch, on at most 512 validation examples"
+    )
+    return Section("Training", ("step", "makes", "steps", "loss", "metric"), rows, (note,))
 
 
 def size_section(model: Data) -> Section:

@@ -233,6 +233,28 @@ def test_a_checkpoint_without_a_head_is_refused_for_classification(tmp_path: Pat
         checkpoint.load_pretrained(str(tmp_path), FAMILIES, head=CLASSIFIER)
 
 
+@pytest.mark.parametrize("model_type", FAMILIES)
+def test_a_checkpoint_without_a_head_gets_a_new_one_by_the_seed_where_it_will_be_trained(
+    tmp_path: Path, model_type: str
+) -> None:
+    tiny_checkpoint(tmp_path, model_type, num_labels=None)
+    made = []
+    for seed in (0, 0, 1):
+        torch.manual_seed(seed)
+        made.append(checkpoint.load_pretrained(str(tmp_path), FAMILIES, head=CLASSIFIER, num_labels=3, new_head=True))
+    batch = tiny_batch(labels=False)
+    with torch.no_grad():
+        one, again, other = (raw_output(model, batch) for model in made)
+    assert one.shape == (len(batch["input_ids"]), 3)
+    assert torch.equal(one, again)
+    assert not torch.equal(one, other)
+
+
+def test_a_trained_head_of_other_classes_is_not_replaced(source: Path) -> None:
+    with pytest.raises(InputError, match="the task needs 3 outputs"):
+        checkpoint.load_pretrained(str(source), FAMILIES, head=CLASSIFIER, num_labels=3, new_head=True)
+
+
 def test_a_head_of_another_task_is_refused(source: Path) -> None:
     with pytest.raises(InputError, match=r"needs 3 outputs .* says 2"):
         checkpoint.load_pretrained(str(source), FAMILIES, head=CLASSIFIER, num_labels=3)

@@ -65,3 +65,16 @@ def test_starting_a_stage_forgets_the_later_ones(tmp_path: Path):
 
 def test_parts_of_a_fingerprint_do_not_run_together():
     assert chain("ab", "c") != chain("a", "bc")
+
+
+def test_beginning_again_keeps_the_checkpoints_of_the_step_itself_and_finishing_removes_them(tmp_path: Path):
+    book = journal(tmp_path)
+    for step in book.steps[:2]:
+        for name in ("checkpoints", "model"):
+            (book.directory(step) / name).mkdir(parents=True)
+        (book.directory(step) / "masks.safetensors").touch()
+    book.start(book.steps[0])
+    assert [path.name for path in book.directory(book.steps[0]).iterdir()] == ["checkpoints"]
+    assert not book.directory(book.steps[1]).exists()
+    book.finish(book.steps[0], seconds=1.0, metrics={})
+    assert [path.name for path in book.directory(book.steps[0]).iterdir()] == [STAGE_FILE]

@@ -10,16 +10,18 @@ from typing import Any, ClassVar
 import pytest
 import torch
 import yaml
+from pydantic import Field
 from safetensors.torch import load_file
 
 import compressor
 from compressor.errors import InputError, RecipeError, SetupError
-from compressor.model import fingerprint
+from compressor.model import Masks, fingerprint
 from compressor.model.outputs import raw_output
-from compressor.plugin import Component, Loss, LossRun, Registry, hookimpl
+from compressor.plugin import Component, Loss, LossRun, Pruned, PruningMethod, Registry, Training, hookimpl
 from compressor.recipe.loader import load_recipe
 from compressor.recipe.plan import compile_plan
 from compressor.testing import tiny_batch, tiny_checkpoint
+from compressor.train import Extension, TrainingRun
 from tests.run.conftest import run_recipe
 from tests.toys import squad_recipe, toy_recipe, write_rows
 
@@ -43,12 +45,15 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 def test_training_before_pruning_makes_the_dense_model_and_after_it_a_recovered_one(both: Any):
-    tuned, pruned, recovered = (step["metrics"] for step in both.report["steps"][:3])
+    tuned, pruned, recovered = (step["metrics"].get("training", step["metrics"]) for step in both.report["steps"][:3])
     assert (tuned["makes"], recovered["makes"]) == ("the dense model", "a recovered model")
     assert both.report["quality"]["dense"] == pytest.approx(tuned["quality"]["after"])
     assert both.report["quality"]["compressed"] == pytest.approx(recovered["quality"]["after"])
     assert tuned["losses"].keys() == {"task"}
     assert recovered["losses"].keys() == {"distillation", "hidden"}
+    card = (both.directory / "README.md").read_text()
+    assert "| 01-train | the dense model | 12 |" in card
+    assert "| 03-train | a recovered model | 12 |" in card
     assert pruned["encoder_macs"]["compressed"] <= 0.5 * pruned["encoder_macs"]["dense"]
 
 
@@ -86,10 +91,24 @@ class Stopping(Loss):
         return Run()
 
 
+class Tuning(PruningMethod):
+    """A method that trains while it prunes: here, it prunes nothing."""
+
+    name = "tuning"
+    trains = True
+
+    train: Training = Field(default_factory=Training.defaults, validate_default=True, description="How it trains.")
+
+    def prune(self, session: Any) -> Pruned:
+        trained = TrainingRun(session, self.train).fit(Extension(key=json.dumps(self.options())))
+        weights = dict(trained.model.named_parameters())
+        return Pruned(Masks({}), weights=weights, metrics={"training": trained.figures})
+
+
 class Provider:
     @hookimpl
     def compressor_components(self) -> Iterator[type[Component]]:
-        yield Stopping
+        yield from (Stopping, Tuning)
 
 
 def stopping() -> Registry:
@@ -108,7 +127,7 @@ def test_an_interrupted_training_resumes_to_the_same_bytes(tmp_path: Path, monke
             run_recipe(recipe, tmp_path / "out", registry=stopping())
     monkeypatch.setattr(Stop, "after", None)
     resumed = run_recipe(recipe, tmp_path / "out", registry=stopping())
-    assert resumed.report["steps"][1]["metrics"]["resumed_from_step"] == 6
+    assert resumed.report["steps"][1]["metrics"]["training"]["resumed_from_step"] == 6
     for name in ("model.safetensors", "config.json"):
         assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
 
@@ -173,7 +192,7 @@ def embedding_recipe(directory: Path, *steps: Any) -> Path:
 def test_a_task_without_labels_is_recovered_by_distillation(tmp_path: Path):
     train = {"epochs": 6, "batch_size": 8, "learning_rate": 3e-3, "dropout": False}
     result = run_recipe(embedding_recipe(tmp_path, PRUNE, {"train": train}), tmp_path / "out")
-    metrics = result.report["steps"][1]["metrics"]
+    metrics = result.report["steps"][1]["metrics"]["training"]
     assert metrics["losses"].keys() == {"distillation"}
     assert metrics["quality"]["after"]["cosine"] > metrics["quality"]["before"]["cosine"]
 
@@ -182,7 +201,7 @@ def test_question_answering_is_recovered(tmp_path: Path):
     train = {"epochs": 1, "batch_size": 8, "losses": ["task", "distillation", "reused-head"]}
     recipe = squad_recipe(tmp_path, steps=[PRUNE, {"train": train}])
     result = run_recipe(recipe, tmp_path / "out")
-    assert result.report["steps"][1]["metrics"]["losses"].keys() == {"task", "distillation", "reused-head"}
+    assert result.report["steps"][1]["metrics"]["training"]["losses"].keys() == {"task", "distillation", "reused-head"}
     weights = [load_file(place / "model.safetensors") for place in (tmp_path / "out", tmp_path / "answers")]
     assert torch.equal(*(found["qa_outputs.weight"] for found in weights))
 
@@ -234,7 +253,34 @@ def test_a_tracker_that_is_unknown_is_refused(tmp_path: Path):
 
 def test_other_train_rows_undo_a_finished_training(tmp_path: Path):
     recipe = toy_recipe(tmp_path, steps=[TUNE])
-    first = run_recipe(recipe, tmp_path / "one").report["steps"][0]["metrics"]
+    first = run_recipe(recipe, tmp_path / "one").report["steps"][0]["metrics"]["training"]
     write_rows(tmp_path / "train.csv", 48, seed=9)
-    second = run_recipe(recipe, tmp_path / "two").report["steps"][0]["metrics"]
+    second = run_recipe(recipe, tmp_path / "two").report["steps"][0]["metrics"]["training"]
     assert json.dumps(first) != json.dumps(second)
+
+
+def test_a_method_can_train_with_the_options_of_the_step(tmp_path: Path):
+    options = TUNE["train"]
+    given = [{"prune": {"method": "tuning", "train": {**options, "losses": ["stopping"]}}}]
+    result = run_recipe(toy_recipe(tmp_path, steps=given), tmp_path / "out", registry=stopping())
+    assert result.report["steps"][0]["metrics"]["training"]["losses"].keys() == {"stopping"}
+    run_recipe(
+        toy_recipe(tmp_path, steps=[{"train": {**options, "losses": ["stopping"]}}]),
+        tmp_path / "step",
+        registry=stopping(),
+    )
+    assert fingerprint(tmp_path / "out") == fingerprint(tmp_path / "step")
+
+
+def test_the_training_of_a_method_has_the_losses_of_the_task_and_is_in_the_digest(tmp_path: Path):
+    def compiled(**options: Any) -> Any:
+        recipe = toy_recipe(tmp_path, steps=[{"prune": {"method": "tuning", **options}}])
+        return compile_plan(load_recipe(recipe), stopping())
+
+    plain: Any = compiled().steps[0].component
+    assert [loss.name for loss in plain.train.losses] == ["task"]
+    assert compiled().digest == compiled(train={}).digest != compiled(train={"epochs": 1}).digest
+    with pytest.raises(
+        RecipeError, match=r"steps\.0\.prune\.train\.losses\.0: unknown loss 'tusk'; did you mean 'task'"
+    ):
+        compiled(train={"losses": ["tusk"]})

@@ -55,7 +55,9 @@ def test_a_killed_training_continues_to_the_same_bytes(moment: str, recipe: Path
     work = kill(recipe, out, MOMENTS[moment])
     assert not (work / STAGE / "stage.json").exists()
     assert "01-prune was finished before" in finish(recipe, out)
-    resumed = json.loads((out / "report.json").read_text())["steps"][1]["metrics"].get("resumed_from_step", 0)
+    resumed = json.loads((out / "report.json").read_text())["steps"][1]["metrics"]["training"].get(
+        "resumed_from_step", 0
+    )
     assert resumed >= {"before": 0, "while ": 80, "after ": 240}[moment[:6]]
     assert (resumed == 0) == moment.startswith("before")
     for name in ("model.safetensors", "config.json"):
@@ -72,7 +74,10 @@ def test_two_processes_train_the_model_that_one_trains(tmp_path: Path):
     two = subprocess.run([*launch, *command(recipe, tmp_path / "two")], capture_output=True, text=True, check=False)
     assert two.returncode == 0, two.stderr
     assert two.stderr.count("written to") == two.stderr.count("load ") == 1  # one process speaks
-    metrics = [json.loads((tmp_path / n / "report.json").read_text())["steps"][1]["metrics"] for n in ("one", "two")]
+    metrics = [
+        json.loads((tmp_path / n / "report.json").read_text())["steps"][1]["metrics"]["training"]
+        for n in ("one", "two")
+    ]
     assert [found["processes"] for found in metrics] == [1, 2]
     assert metrics[0]["curve"] == pytest.approx(metrics[1]["curve"], abs=1e-5)
     models: list[Any] = [compressor.load(tmp_path / name) for name in ("one", "two")]
