@@ -38,7 +38,11 @@ def prune(method: Gradual, session: Session) -> Pruned:
         for name, blocks in pruner.ground.layouts.items()
         if blocks.size > 1
     )
-    metrics = {"pruners": figures, "locked": len(locked.keep), "training": dict(trained.figures)}
+    metrics = {
+        "pruners": figures,
+        "locked": len(locked.keep),
+        "training": {"makes": "a pruned model", **trained.figures},
+    }
     return Pruned(masks, weights=weights, aligned=aligned, metrics=metrics)
 
 

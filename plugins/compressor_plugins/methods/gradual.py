@@ -34,18 +34,20 @@ class Gradual(PrunerOptions, PruningMethod):
         default=(), description="Pruners with layers of their own, each a mapping of the options above."
     )
     train: Training = Field(
-        default_factory=Training, description="How the model is trained meanwhile: the options of the step train."
+        default_factory=Training.defaults,
+        validate_default=True,
+        description="How the model is trained meanwhile: the options of the step train.",
     )
 
     @model_validator(mode="before")
     @classmethod
-    def _with_defaults(cls, data: Any) -> Any:
-        """Fill in what depends on other options or on the task, so that the digest and the remarks of a plan know it."""
+    def _with_pattern(cls, data: Any) -> Any:
+        """Say the pattern that is meant where nothing is said, so that the digest and the remarks of a plan know it."""
         if not isinstance(data, Mapping):
             return data
         blocks = data.get("pruning_configs")
         everywhere = blocks and all(isinstance(block, Mapping) and "pattern" in block for block in blocks)
-        return {"train": {}, **({} if everywhere else {"pattern": Block(rows=4)}), **data}
+        return data if everywhere else {"pattern": Block(rows=4), **data}
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
