@@ -27,7 +27,7 @@ from compressor.prune.shelf import Shelf, temporary_shelf
 from compressor.prune.solve import Correction, Moments, residual, solve_bias, solve_scales, solve_weights
 from compressor.prune.sparsegpt import Surgery, prune_weight
 from compressor.prune.streaming import Stream
-from compressor.prune.students import Student, Teacher
+from compressor.prune.students import Student
 from compressor.prune.sweep import Cached, Reconstruction, Sweep, unpruned
 from compressor.prune.teacher import Teacher
 
