@@ -98,6 +98,7 @@ def test_screen_shows_every_figure_within_100_columns(report: dict[str, Any]):
         assert words in text
     for words in (
         "[-0.0342, +0.0098]",
+        "Relative change of accuracy: -1.54%",
         "5.4% of the answers changed",
         "28.80",
         "17.63",
