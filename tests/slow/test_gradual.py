@@ -1,19 +1,23 @@
-"""Training while pruning that is killed without warning ends with the masks and weights of an undisturbed one."""
+"""Pruning while training, killed without warning or by two processes, ends with the masks of one undisturbed process."""
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from compressor.model import Masks
 from compressor.train.checkpoints import MARKER
-from tests.slow.test_kill import finish, kill
+from tests.slow.test_kill import command, finish, kill
 from tests.toys import toy_recipe, write_rows
 
 pytestmark = pytest.mark.slow
 SAME = ("model.onnx", "model.safetensors", "stages/01-prune/weight_masks.safetensors")
-PRUNE = {
+PRUNE: dict[str, Any] = {
     "method": "gradual",
     "target": {"sparsity": 0.8},
     "pattern": "4x1",
@@ -65,3 +69,14 @@ def test_a_checkpoint_cut_short_is_passed_over(recipe: Path, undisturbed: Path, 
     finish(recipe, out)
     for name in SAME:
         assert (out / name).read_bytes() == (undisturbed / name).read_bytes(), name
+
+
+def test_two_processes_prune_what_one_prunes(tmp_path: Path):
+    prune = {**PRUNE, "train": {**PRUNE["train"], "dropout": False, "epochs": 20, "gradient_accumulation": 2}}
+    recipe = toy_recipe(tmp_path, steps=[{"prune": prune}])
+    finish(recipe, tmp_path / "one")
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    two = subprocess.run([*launch, *command(recipe, tmp_path / "two")], capture_output=True, text=True, check=False)
+    assert two.returncode == 0, two.stderr
+    masks = [Masks.load(tmp_path / name / "stages/01-prune/weight_masks.safetensors") for name in ("one", "two")]
+    assert masks[0] == masks[1]
