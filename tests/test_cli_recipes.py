@@ -23,7 +23,7 @@ from compressor.plugin import hookimpl
 from tests.plugin.toy_plugin import Magnitude
 
 class Double(Magnitude):
-    name = "taylor"
+    name = "sailor"
 
 @hookimpl
 def compressor_components():
@@ -123,7 +123,7 @@ def test_plan_shows_stages_calls_digest_and_remarks(toys: Path):
         "toy (x.yaml), seed 3",
         "  load       owner/other for toy-task(max_length=16)",
         "  calibrate  64 samples of the train split, batches of 32, seed 3",
-        "  01-prune   prune(toy(target=Target(macs=0.25), criterion=taylor(samples=7)))",
+        "  01-prune   prune(toy(target=Target(macs=0.25), criterion=sailor(samples=7)))",
         "  02-export  export(toy-format())",
         "  03-verify  verify(batch=(1, 8))",
     ]
@@ -133,8 +133,8 @@ def test_plan_shows_stages_calls_digest_and_remarks(toys: Path):
 
 def test_plan_as_json_holds_every_option_and_provider(toys: Path):
     data = json.loads(compress("plan", "--json", recipe(toys)).stdout)
-    assert data["recipe"]["steps"][0]["prune"]["criterion"] == {"name": "taylor", "samples": 7, "inner": None}
-    assert data["providers"]["criterion:taylor"]["version"] == "2.5"
+    assert data["recipe"]["steps"][0]["prune"]["criterion"] == {"name": "sailor", "samples": 7, "inner": None}
+    assert data["providers"]["criterion:sailor"]["version"] == "2.5"
     assert [step["slug"] for step in data["steps"]] == ["01-prune", "02-export", "03-verify"]
 
 
@@ -147,31 +147,31 @@ def test_a_bad_plan_prints_its_mistakes_to_stderr_only(toys: Path):
 @pytest.mark.usefixtures("toys")
 def test_components_lists_all_or_one_kind_and_explains_one():
     everything = compress("components").stdout
-    assert "taylor" in everything
+    assert "sailor" in everything
     assert "verification" in everything
     criteria = compress("components", "criterion").stdout
-    assert "magnitude" in criteria
+    assert "extent" in criteria
     assert "toy-task" not in criteria
-    explained = compress("components", "taylor").stdout
-    assert explained.startswith("criterion taylor, from toy-distribution 2.5 (tests.plugin.toy_plugin)\n")
+    explained = compress("components", "sailor").stdout
+    assert explained.startswith("criterion sailor, from toy-distribution 2.5 (tests.plugin.toy_plugin)\n")
     assert "  samples: an integer >= 1; default 1024\n      Rows looked at.\n" in explained
     assert "target: a mapping of macs, params" in compress("components", "toy").stdout
 
 
 @pytest.mark.usefixtures("toys")
 def test_components_as_json_and_an_unknown_word():
-    (taylor,) = json.loads(compress("components", "taylor", "--json").stdout)
-    assert taylor["provider"]["distribution"] == "toy-distribution"
-    assert taylor["options"][0] == {
+    (sailor,) = json.loads(compress("components", "sailor", "--json").stdout)
+    assert sailor["provider"]["distribution"] == "toy-distribution"
+    assert sailor["options"][0] == {
         "name": "samples",
         "expects": "an integer >= 1",
         "required": False,
         "default": 1024,
         "description": "Rows looked at.",
     }
-    result = compress("components", "tailor")
+    result = compress("components", "sailer")
     assert result.exit_code == 2
-    assert "no component and no kind is called 'tailor'; did you mean 'taylor'?" in result.stderr
+    assert "no component and no kind is called 'sailer'; did you mean 'sailor'?" in result.stderr
 
 
 def test_plugins_names_what_failed_and_goes_on(toys: Path):
@@ -180,7 +180,7 @@ def test_plugins_names_what_failed_and_goes_on(toys: Path):
     assert result.exit_code == 0
     assert "plugin 'bad' of unlucky 1.0 (broken_for_cli) failed to load: ModuleNotFoundError" in result.stdout
     rows = {row["entry_point"]: row for row in json.loads(compress("plugins", "--json").stdout)}
-    assert "criterion:taylor" in rows["toys"]["components"]
+    assert "criterion:sailor" in rows["toys"]["components"]
     assert (rows["toys"]["error"], rows["bad"]["components"]) == (None, [])
     assert "toy-distribution==2.5" in compress("plugins", "--requirements").stdout.splitlines()
     assert compress("check", recipe(toys)).exit_code == 0
@@ -190,7 +190,7 @@ def test_plugins_shows_two_that_clash_and_other_verbs_refuse(toys: Path):
     install(toys / "site", "zz-double", {"zz": "double_for_cli"}, modules={"double_for_cli": DOUBLE})
     shown = compress("plugins")
     assert shown.exit_code == 0
-    assert re.search(r"plugin '(zz|toys)' of .* failed to load: criterion 'taylor' is provided twice: by", shown.stdout)
+    assert re.search(r"plugin '(zz|toys)' of .* failed to load: criterion 'sailor' is provided twice: by", shown.stdout)
     for verb in (("check", recipe(toys)), ("components",), ("schema",)):
         result = compress(*verb)
         assert result.exit_code == 4

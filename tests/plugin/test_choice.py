@@ -35,41 +35,41 @@ def mistakes(registry: Registry, **options: Any) -> list[tuple[Any, str]]:
 
 
 def test_short_long_and_object_form_mean_the_same(registry: Registry):
-    forms = ["taylor", {"name": "taylor"}, {"name": "taylor", "samples": 1024}, Taylor()]
+    forms = ["sailor", {"name": "sailor"}, {"name": "sailor", "samples": 1024}, Taylor()]
     assert [method(registry, criterion=form).criterion for form in forms] == [Taylor()] * 4
     assert method(registry).criterion == Magnitude()
 
 
 def test_options_hold_every_option_of_a_nested_component_and_validate_back(registry: Registry):
-    nested = {"name": "taylor", "samples": 7, "inner": {"name": "taylor", "inner": "magnitude"}}
-    made = method(registry, criterion=nested, extras=["magnitude", {"name": "taylor", "samples": 3}])
+    nested = {"name": "sailor", "samples": 7, "inner": {"name": "sailor", "inner": "extent"}}
+    made = method(registry, criterion=nested, extras=["extent", {"name": "sailor", "samples": 3}])
     options = made.options()
-    assert options["criterion"]["inner"] == {"name": "taylor", "samples": 1024, "inner": {"name": "magnitude"}}
-    assert [extra["name"] for extra in options["extras"]] == ["magnitude", "taylor"]
+    assert options["criterion"]["inner"] == {"name": "sailor", "samples": 1024, "inner": {"name": "extent"}}
+    assert [extra["name"] for extra in options["extras"]] == ["extent", "sailor"]
     assert ToyMethod.model_validate(options, context={"registry": registry}) == made
 
 
 def test_a_nested_error_keeps_its_path(registry: Registry):
-    nested = {"name": "taylor", "inner": {"name": "taylor", "samples": 0}}
+    nested = {"name": "sailor", "inner": {"name": "sailor", "samples": 0}}
     assert mistakes(registry, criterion=nested)[0][0] == ("criterion", "inner", "samples")
-    assert mistakes(registry, extras=["magnitude", {"name": "taylor", "x": 1}])[0][0] == ("extras", 1, "x")
+    assert mistakes(registry, extras=["extent", {"name": "sailor", "x": 1}])[0][0] == ("extras", 1, "x")
 
 
 def test_an_unknown_name_is_reported_where_it_stands_with_the_nearest_known(registry: Registry):
-    message = "unknown criterion 'tailor'; did you mean 'taylor'?"
-    assert mistakes(registry, criterion="tailor") == [(("criterion",), message)]
-    assert mistakes(registry, criterion={"name": "tailor"}) == [(("criterion", "name"), message)]
+    message = "unknown criterion 'sailer'; did you mean 'sailor'?"
+    assert mistakes(registry, criterion="sailer") == [(("criterion",), message)]
+    assert mistakes(registry, criterion={"name": "sailer"}) == [(("criterion", "name"), message)]
 
 
 def test_what_names_no_component_is_refused(registry: Registry):
     message = "expected the name of a criterion, or a mapping with its name"
-    for value in (3, {"samples": 3}, ["taylor"], None):
+    for value in (3, {"samples": 3}, ["sailor"], None):
         assert mistakes(registry, criterion=value) == [(("criterion",), message)]
 
 
 def test_a_name_without_a_registry_is_refused_and_an_object_is_not():
     with pytest.raises(ValidationError, match="names need a registry"):
-        ToyMethod.model_validate({"target": TARGET, "criterion": "taylor"})
+        ToyMethod.model_validate({"target": TARGET, "criterion": "sailor"})
     assert ToyMethod(target=Target(macs=0.5), criterion=Taylor()).criterion == Taylor()
 
 
@@ -86,15 +86,15 @@ def test_a_needed_plugin_that_failed_is_not_a_mistake_of_the_recipe(registry: Re
 
 
 def test_repr_is_the_call_with_what_was_set(registry: Registry):
-    made = method(registry, criterion={"name": "taylor", "samples": 7}, tuning="none")
-    assert repr(made) == str(made) == "toy(target=Target(macs=0.5), criterion=taylor(samples=7), tuning='none')"
+    made = method(registry, criterion={"name": "sailor", "samples": 7}, tuning="none")
+    assert repr(made) == str(made) == "toy(target=Target(macs=0.5), criterion=sailor(samples=7), tuning='none')"
 
 
 def test_repr_writes_a_path_as_text():
     class Filed(Magnitude):
         file: Path
 
-    assert repr(Filed(file=Path("data/x.csv"))) == "magnitude(file='data/x.csv')"
+    assert repr(Filed(file=Path("data/x.csv"))) == "extent(file='data/x.csv')"
 
 
 def test_the_schema_of_a_choice_names_its_kind():

@@ -54,7 +54,7 @@ def test_components_are_found_through_entry_points_with_their_provider(tmp_path:
     install(tmp_path, "toy-distribution", TOYS, version="2.5")
     registry = Registry.load(points(tmp_path))
     assert registry.get("method", "toy") is toy_plugin.ToyMethod
-    assert registry.names("criterion") == ("magnitude", "taylor")
+    assert registry.names("criterion") == ("extent", "sailor")
     assert str(registry.provider("method", "toy")) == "toy-distribution 2.5 (tests.plugin.toy_plugin)"
     assert {kind for kind, *_ in registry.components()} == {"criterion", "exporter", "method", "task"}
 
@@ -62,14 +62,14 @@ def test_components_are_found_through_entry_points_with_their_provider(tmp_path:
 def test_two_providers_of_one_name_are_an_error_that_names_both(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.syspath_prepend(tmp_path)
     install(tmp_path, "first", TOYS, version="1.1")
-    install(tmp_path, "second", {"x": "double"}, version="3.0", modules={"double": CRITERION.format(name="taylor")})
-    with pytest.raises(PluginError, match=r"criterion 'taylor' is provided twice") as caught:
+    install(tmp_path, "second", {"x": "double"}, version="3.0", modules={"double": CRITERION.format(name="sailor")})
+    with pytest.raises(PluginError, match=r"criterion 'sailor' is provided twice") as caught:
         Registry.load(points(tmp_path))
     assert "first 1.1 (tests.plugin.toy_plugin)" in str(caught.value)
     assert "second 3.0 (double)" in str(caught.value)
     (failure,) = (shown := Registry.load(points(tmp_path), strict=False)).failures
     assert failure.error == caught.value.message
-    assert shown.get("criterion", "taylor") is toy_plugin.Taylor
+    assert shown.get("criterion", "sailor") is toy_plugin.Taylor
 
 
 @pytest.mark.parametrize(
@@ -113,8 +113,8 @@ def test_a_failed_plugin_is_to_blame_only_for_what_may_be_in_it(tmp_path: Path, 
     assert needed.value.exit_code == 4
     with pytest.raises(InputError, match="failed to load may provide it: 'obs'"):
         registry.get("method", "gradual")
-    with pytest.raises(InputError, match=r"^unknown criterion 'tailor'; did you mean 'taylor'\?$"):
-        registry.get("criterion", "tailor")
+    with pytest.raises(InputError, match=r"^unknown criterion 'sailer'; did you mean 'sailor'\?$"):
+        registry.get("criterion", "sailer")
 
 
 class Nameless(toy_plugin.Magnitude):
@@ -181,7 +181,7 @@ def test_one_bad_component_fails_its_plugin_whole_and_no_other(
     install(tmp_path, "zz-toys", TOYS)
     registry = Registry.load(points(tmp_path))
     assert [failure.error for failure in registry.failures] == [reason]
-    assert registry.names("criterion") == ("magnitude", "taylor")
+    assert registry.names("criterion") == ("extent", "sailor")
     assert registry.hook.compressor_run_step(step=None, session=None) is None
 
 

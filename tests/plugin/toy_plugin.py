@@ -14,7 +14,7 @@ from compressor.plugin import Choice, Component, Criterion, Exporter, PruningMet
 class Magnitude(Criterion):
     """Absolute values."""
 
-    name: ClassVar[str] = "magnitude"
+    name: ClassVar[str] = "extent"
 
     def start(self, targets: Mapping[str, tuple[int, ...]]) -> Any:
         raise NotImplementedError
@@ -23,7 +23,7 @@ class Magnitude(Criterion):
 class Taylor(Magnitude):
     """First-order change of the loss."""
 
-    name: ClassVar[str] = "taylor"
+    name: ClassVar[str] = "sailor"
 
     samples: int = Field(default=1024, ge=1, description="Rows looked at.")
     inner: Choice[Criterion] | None = Field(default=None, description="Criterion that breaks ties.")

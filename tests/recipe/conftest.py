@@ -23,7 +23,7 @@ steps:
   - prune:
       method: toy
       target: {macs: 0.5}
-      criterion: {name: taylor, samples: 7}
+      criterion: {name: sailor, samples: 7}
   - export: {format: toy-format}
   - verify: {batch: [1, 8], gates: {latency: 0.8}}
 """

@@ -19,14 +19,14 @@ HEAD = "model: owner/model\ntask: toy-task\n"
 def test_a_recipe_compiles_into_calls(compiled: Compile):
     plan = compiled()
     assert [repr(step) for step in plan.steps] == [
-        "prune(toy(target=Target(macs=0.5), criterion=taylor(samples=7)))",
+        "prune(toy(target=Target(macs=0.5), criterion=sailor(samples=7)))",
         "export(toy-format())",
         "verify(batch=(1, 8), gates=Gates(latency=0.8))",
     ]
     assert [step.slug for step in plan.steps] == ["01-prune", "02-export", "03-verify"]
     assert (repr(plan.task), plan.calibration.samples, plan.calibration.seed) == ("toy-task(max_length=16)", 64, 3)
     assert (plan.recipe.name, plan.recipe.model, plan.recipe.revision) == ("toy", "owner/model", None)
-    assert str(plan.providers["criterion:taylor"]) == "toys (tests.plugin.toy_plugin)"
+    assert str(plan.providers["criterion:sailor"]) == "toys (tests.plugin.toy_plugin)"
     assert plan.lints == ()
 
 
@@ -49,8 +49,8 @@ def test_short_forms_mean_the_long_ones(compiled: Compile):
         ("seed: 3", "seed: 4"),
         ("macs: 0.5", "macs: 0.6"),
         ("samples: 7", "samples: 8"),
-        ("samples: 7", "samples: 7, inner: magnitude"),
-        ("taylor, samples: 7", "magnitude"),
+        ("samples: 7", "samples: 7, inner: extent"),
+        ("sailor, samples: 7", "extent"),
         ("latency: 0.8", "latency: 0.9"),
         ("seed: 3", "seed: 3\nrevision: main"),
     ],
@@ -64,7 +64,7 @@ def test_the_digest_ignores_the_name_and_spelt_out_defaults_and_the_order_of_key
     same = GOOD.replace("name: toy\n", "name: another\n", 1).replace(
         "method: toy\n", "method: toy\n      damping: 0.5\n"
     )
-    same = same.replace("name: taylor, samples: 7", "samples: 7, name: taylor")
+    same = same.replace("name: sailor, samples: 7", "samples: 7, name: sailor")
     assert compiled(same).digest == compiled().digest
 
 
@@ -202,15 +202,15 @@ BROKEN = {
         'x.yaml:4  steps.0.prune.size: expected an integer or a list, each an integer, got [1, "a"]',
     ),
     "unknown criterion": (
-        prune("target: {macs: 0.5}, criterion: tailor"),
-        "x.yaml:4  steps.0.prune.criterion: unknown criterion 'tailor'; did you mean 'taylor'?",
+        prune("target: {macs: 0.5}, criterion: sailer"),
+        "x.yaml:4  steps.0.prune.criterion: unknown criterion 'sailer'; did you mean 'sailor'?",
     ),
     "nested option": (
-        prune("target: {macs: 0.5}, criterion: {name: taylor, inner: {name: taylor, sample: 3}}"),
+        prune("target: {macs: 0.5}, criterion: {name: sailor, inner: {name: sailor, sample: 3}}"),
         "x.yaml:4  steps.0.prune.criterion.inner.sample: unknown option 'sample'; did you mean 'samples'?",
     ),
     "nested range": (
-        prune("target: {macs: 0.5}, extras: [magnitude, {name: taylor, samples: 0}]"),
+        prune("target: {macs: 0.5}, extras: [extent, {name: sailor, samples: 0}]"),
         "x.yaml:4  steps.0.prune.extras.1.samples: expected an integer >= 1, got 0",
     ),
     "one of many shapes": (
@@ -264,7 +264,7 @@ def test_a_broken_recipe_gives_one_clear_message(compiled: Compile, name: str):
 def test_every_mistake_is_reported_at_once_in_the_order_of_lines(compiled: Compile):
     text = (
         "modle: a/b\ntask: {name: toy-tsk}\nseed: x\ncalibration: {samples: 0}\nsteps:\n"
-        "  - prune: {method: toy, target: {macs: 2}, damping: 3, criterion: tailor}\n"
+        "  - prune: {method: toy, target: {macs: 2}, damping: 3, criterion: sailer}\n"
         "  - quantise: {}\n  - export: {format: toy-format, opset: old}\n  - 7\n  - verify: {rounds: 1, gates: {x: 1}}\n"
     )
     with pytest.raises(RecipeError) as caught:

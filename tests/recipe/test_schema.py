@@ -32,12 +32,12 @@ def test_every_reference_of_the_schema_leads_somewhere(registry: Registry):
 def test_an_option_that_is_a_component_is_the_union_over_what_is_installed(registry: Registry):
     schema = recipe_schema(registry)
     criterion = schema["$defs"]["criterion"]
-    assert criterion["anyOf"][0] == {"enum": ["magnitude", "taylor"]}
-    taylor = form(schema, "criterion", "taylor")
-    assert taylor["properties"]["samples"]["minimum"] == 1
-    assert {"$ref": "#/$defs/criterion"} in taylor["properties"]["inner"]["anyOf"]
-    assert taylor["required"] == ["name"]
-    assert taylor["additionalProperties"] is False
+    assert criterion["anyOf"][0] == {"enum": ["extent", "sailor"]}
+    sailor = form(schema, "criterion", "sailor")
+    assert sailor["properties"]["samples"]["minimum"] == 1
+    assert {"$ref": "#/$defs/criterion"} in sailor["properties"]["inner"]["anyOf"]
+    assert sailor["required"] == ["name"]
+    assert sailor["additionalProperties"] is False
 
 
 def test_a_step_is_one_of_the_verbs_with_its_components(registry: Registry):
@@ -49,7 +49,7 @@ def test_a_step_is_one_of_the_verbs_with_its_components(registry: Registry):
     assert toy["properties"]["method"] == {"const": "toy"}
     assert toy["required"] == ["method", "target"]
     assert toy["properties"]["target"]["$ref"] == "#/$defs/method.toy.Target"
-    assert toy["properties"]["criterion"]["default"] == {"name": "magnitude"}
+    assert toy["properties"]["criterion"]["default"] == {"name": "extent"}
     assert verbs["verify"]["anyOf"][1] == {"const": "verify"}
 
 
