@@ -10,7 +10,7 @@ from compressor.errors import CompressorError, InputError, PluginError, SetupErr
 from compressor.run.calls import plugin_call
 from tests.plugin.toy_plugin import Magnitude
 
-NAME = r"step 01-prune: criterion 'magnitude' \(tests.plugin.toy_plugin\)"
+NAME = r"step 01-prune: criterion 'extent' \(tests.plugin.toy_plugin\)"
 
 
 def allocate_too_much() -> None:
