@@ -147,7 +147,7 @@ RECIPES = {
         recipe("text-classification", "text-clasification"),
         r"recipe.yaml:3  task.*: unknown task 'text-clasification'; did you mean 'text-classification'\?",
     ),
-    "unknown step": Broken(recipe("- prune:", "- train:"), r"recipe.yaml:6  steps.0.train: unknown step 'train'.*"),
+    "unknown step": Broken(recipe("- prune:", "- distil:"), r"recipe.yaml:6  steps.0.distil: unknown step 'distil'.*"),
     "target out of range": Broken(
         recipe("target: {macs: 0.5}", "target: {macs: 1.5}"),
         r"recipe.yaml:6  steps.0.prune.target.macs: expected a number in \(0, 1\], got 1.5",
