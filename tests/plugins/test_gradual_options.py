@@ -133,6 +133,7 @@ def test_an_option_given_twice_is_a_mistake(options: dict[str, Any], said: str):
         ({"target": {"sparsity": 0.99}}, "max_sparsity_ratio_per_op; got 0, 0.99, 0.98"),
         ({"min_sparsity_ratio_per_op": 0.95}, "got 0.95, 0.9, 0.98"),
         ({"sparsity_warm_epochs": 1, "cooldown_epochs": 2}, "below train.epochs; got 3 of 3"),
+        ({"train": {"precision": "fp16", "max_grad_norm": 0}}, "expected train.max_grad_norm above 0 with fp16"),
         ({"criterion": "tailor"}, "did you mean 'taylor'"),
         (
             {"pruning_configs": [{"pattern": "1x1"}, {"pattern": "2:4"}]},

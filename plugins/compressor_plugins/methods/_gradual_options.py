@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from compressor.plugin import Choice, Criterion, SparsityPattern, Target
 from compressor_plugins.criteria.snip import SnipMomentum
 from compressor_plugins.methods._gradual_names import own_names
+from compressor_plugins.methods._weight_choice import BlockComparison, WeightChoice
 from compressor_plugins.patterns.block import Block
 
-if TYPE_CHECKING:
-    from compressor.model.weights import WeightFilter
 
-
-class PrunerOptions(BaseModel):
+class PrunerOptions(WeightChoice, BlockComparison):
     """Which weights, in which pattern, by which score, how many and when.
 
     ``pruning_type`` and ``target_sparsity`` are neural-compressor's names of ``criterion`` and ``target``.
@@ -46,15 +44,6 @@ class PrunerOptions(BaseModel):
     pruning_scope: Literal["global", "local"] = Field(
         default="global", description="One threshold for all weights of this pruner, or one for each."
     )
-    sparsity_unit: Literal["elements", "blocks"] = Field(
-        default="elements",
-        description="What the target counts; in N:M always elements. neural-compressor counts blocks.",
-    )
-    criterion_reduce_type: Literal["mean", "sum", "max"] = Field(
-        default="mean", description="From the scores of elements to that of their block."
-    )
-    min_sparsity_ratio_per_op: float = Field(default=0.0, ge=0, lt=1, description="Least that any layer loses.")
-    max_sparsity_ratio_per_op: float = Field(default=0.98, gt=0, le=1, description="Most that any layer loses.")
     sparsity_decay_type: Literal["exp", "cos", "linear", "cube", "cubic"] = Field(
         default="exp",
         description="Sparsity on the way: exp and cubic (Zhu and Gupta's) begin fast, cos and neural-compressor's cube slow.",
@@ -73,18 +62,6 @@ class PrunerOptions(BaseModel):
         description="Shrink whole blocks while pruning: w_block *= max(0, 1 - lr * reg_coeff / ||w_block||).",
     )
     reg_coeff: float = Field(default=0.0, ge=0, description="Strength of reg_type.")
-    op_names: tuple[str, ...] = Field(
-        default=(), description="Regular expressions, searched in the layers' dotted names; none = every layer."
-    )
-    excluded_op_names: tuple[str, ...] = Field(
-        default=("pooler",),
-        description="Regular expressions of layers that stay dense. Embeddings always do, and the task head's last layer "
-        "unless include_head.",
-    )
-    pruning_op_types: tuple[str, ...] = Field(
-        default=("Linear",), description="Texts, one of which is part of the name of a layer's class."
-    )
-    include_head: bool = Field(default=False, description="Prune the task head's last layer too.")
     pruning_type: str | None = Field(
         default=None,
         exclude=True,
@@ -120,12 +97,8 @@ class PrunerOptions(BaseModel):
 
     def contradiction(self, epochs: float | None) -> str:
         """Return what is wrong with the amounts taken together, in a training of so many epochs; nothing, if all is well."""
-        low, high = self.min_sparsity_ratio_per_op, self.max_sparsity_ratio_per_op
-        if not low <= self.sparsity <= high:
-            return (
-                f"expected min_sparsity_ratio_per_op <= target.sparsity <= max_sparsity_ratio_per_op; "
-                f"got {low:g}, {self.sparsity:g}, {high:g}"
-            )
+        if message := self.bounds_contradict(self.sparsity):
+            return message
         pattern = self.chosen_pattern
         if self.sparsity > pattern.most:
             return f"pattern {pattern.label} removes at most {pattern.most:g}; got sparsity {self.sparsity:g}"
@@ -138,17 +111,6 @@ class PrunerOptions(BaseModel):
     def chosen_pattern(self) -> SparsityPattern:
         """The pattern; 4x1 where nothing is said."""
         return self.pattern or Block(rows=4)
-
-    def chosen(self) -> WeightFilter:
-        """Return which weights are meant."""
-        from compressor.model.weights import WeightFilter
-
-        return WeightFilter(
-            op_names=self.op_names,
-            excluded_op_names=self.excluded_op_names,
-            pruning_op_types=self.pruning_op_types,
-            include_head=self.include_head,
-        )
 
 
 class PrunerBlock(PrunerOptions):

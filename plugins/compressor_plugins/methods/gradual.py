@@ -51,6 +51,11 @@ class Gradual(PrunerOptions, PruningMethod):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
+        if self.train.precision == "fp16" and not self.train.max_grad_norm:
+            message = (
+                "expected train.max_grad_norm above 0 with fp16: only then criteria see gradients without their scale"
+            )
+            raise ValueError(message)
         for number, options in enumerate(self.pruners):
             where = f"pruning_configs.{number}: " if self.pruning_configs else ""
             epochs = None if self.train.max_steps else self.train.epochs
