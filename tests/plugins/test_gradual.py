@@ -253,6 +253,13 @@ def test_a_gradient_is_needed_before_everything_goes_at_once(tmp_path: Path):
     assert pruned.masks.sparsity == pytest.approx(0.5, abs=1e-3)
 
 
+def test_scores_of_zero_say_nothing(tmp_path: Path):
+    train = {"losses": ["reused-head"], "dropout": False, "weight_decay": 0}
+    with pytest.raises(InputError, match="snip_momentum has seen no gradient yet but zeros"):
+        method(train=train).prune(labelled(run_dir=tmp_path))
+    assert method(train={**train, "dropout": True}).prune(labelled(run_dir=tmp_path)).masks.sparsity > 0.4
+
+
 @pytest.mark.parametrize("steps", [{"start_step": 5, "end_step": 4}, {"start_step": 1, "end_step": 20}])
 def test_events_outside_of_the_training_are_refused(steps: dict[str, int], tmp_path: Path):
     with pytest.raises(InputError, match="does not lie within the 20 steps"):

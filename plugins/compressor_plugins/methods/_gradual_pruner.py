@@ -80,7 +80,7 @@ class Pruner:
         """Return the masks in force from a step on, or None where they stay as they are.
 
         Raises:
-            InputError: something must go, and no gradient was seen yet.
+            InputError: something must go, and no gradient was seen yet, or none but zeros.
         """
         schedule = self.ground.schedule
         if (progress := schedule.progress(step)) is not None:
@@ -106,10 +106,11 @@ class Pruner:
         if not self.options.criterion.needs:  # scores of the weights as they are now
             self.criterion.observe(weights=self.ground.weights, gradients={}, activations={})
         scores = self._scores()
-        if not scores:
+        if not any(bool(seen.any()) for seen in self.criterion.scores().values()):
             raise InputError(
-                f"gradual: weights must go at step {step}, and {self.options.criterion.name} has seen no gradient yet",
-                hint="give sparsity_warm_epochs or start_step 1, or more steps than one pruning_frequency",
+                f"gradual: weights must go at step {step}, and {self.options.criterion.name} has seen no gradient yet but zeros",
+                hint="give start_step 1, sparsity_warm_epochs, or more steps than one pruning_frequency; dropout or the loss task, "
+                "where the model still equals its teacher; or criterion magnitude",
             )
         layouts = {name: self.ground.layouts[name] for name in scores}
         chosen = select_masks(scores, layouts, sparsity, selection_of(self.options).at(sparsity, final=self.final))
@@ -119,8 +120,7 @@ class Pruner:
         """Return the scores; below all others where an earlier step pruned. Weights that get no gradient have none."""
         found = {}
         for name, scores in self.criterion.scores().items():
-            kept = self.held.keep[name].to(scores.device)
-            found[name] = scores.masked_fill(~kept, float(scores.min()) - 1.0)
+            found[name] = scores.masked_fill(~self.held.keep[name].to(scores.device), float(scores.min()) - 1.0)
         return {name: found[name] for name in self.ground.layouts if name in found}
 
     def state_dict(self) -> dict[str, Tensor]:
