@@ -19,6 +19,7 @@ from transformers import TrainerCallback, TrainingArguments
 from compressor.errors import InputError
 from compressor.model.batches import collate
 from compressor.model.checkpoint import fingerprint
+from compressor.model.elements import apply_masks
 from compressor.plugin.training import Training
 from compressor.processes import Processes
 from compressor.train import checkpoints
@@ -90,7 +91,7 @@ class TrainingRun:
         self.enforced = Enforced(self.student, session.weight_masks)
         self.rows = drawn(session.train_rows, options, seed=session.seed)
         self.layout = laid_out(len(self.rows), options, seed=session.seed)
-        self.steps = options.max_steps or math.ceil(options.epochs * self.layout.steps)
+        self.steps = options.max_steps or math.ceil(round(options.epochs * self.layout.steps, 6))
         self.objective = Objective(self.student, Terms(terms, session.teacher, dropout=options.dropout))
         for parameter in self.unreached():
             parameter.requires_grad_(False)
@@ -141,6 +142,7 @@ class TrainingRun:
         terms = self.objective.terms.terms
         if not all(parameter.isfinite().all() for parameter in self.student.parameters()):
             raise diverged(self.steps)
+        apply_masks(self.student, self.enforced.masks)  # half of the zeros are -0.0, which do not compress
         figures = {
             "steps": self.steps,
             "epochs": round(self.steps / self.layout.steps, 4),
@@ -192,6 +194,7 @@ class TrainingRun:
             save_steps=options.checkpoint_every,
             logging_strategy="steps",
             logging_steps=max(1, self.steps // POINTS),
+            logging_nan_inf_filter=False,  # or a diverged training looks well, and goes on to its end
             report_to=list(options.report_to) or "none",
             label_names=[],
             remove_unused_columns=False,
@@ -214,7 +217,7 @@ class _Losses:
 
 def drawn(rows: Sequence[Mapping[str, Any]], options: Training, *, seed: int) -> Sequence[Mapping[str, Any]]:
     """Return the train rows, or those that ``samples`` or ``fraction`` ask for, drawn without replacement."""
-    count = len(rows) if options.fraction is None else math.ceil(options.fraction * len(rows))
+    count = len(rows) if options.fraction is None else math.ceil(round(options.fraction * len(rows), 6))
     count = min(count, options.samples or count)
     if count == len(rows):
         return rows
