@@ -58,7 +58,7 @@ def select_masks(scores: Scores, layouts: Mapping[str, Blocks], sparsity: float,
     """
     names = list(scores)
     if selection.scope == "row":
-        return Masks({name: _by_row(scores[name], layouts[name], sparsity) for name in names})
+        return Masks({name: _by_row(scores[name], layouts[name], sparsity, selection.reduction) for name in names})
     pools = [[name] for name in names] if selection.scope == "local" else [names]
     removed: dict[str, Tensor] = {}
     for pool in pools:
@@ -90,9 +90,9 @@ def partway(before: Masks, after: Masks, scores: Scores, share: float) -> Masks:
     return Masks(result)
 
 
-def _by_row(scores: Tensor, blocks: Blocks, sparsity: float) -> Tensor:
+def _by_row(scores: Tensor, blocks: Blocks, sparsity: float, reduction: Reduction) -> Tensor:
     fraction = sparsity * blocks.size / blocks.dropped
-    reduced = blocks.reduce(scores).reshape(blocks.grid(tuple(scores.shape)))
+    reduced = blocks.reduce(scores, reduction).reshape(blocks.grid(tuple(scores.shape)))
     return blocks.expand(lowest_per_row(reduced, min(fraction, 1.0)).flatten(), scores).cpu()
 
 

@@ -178,9 +178,12 @@ def _expectation(details: ErrorDetails, spot: _Spot, trail: Trail) -> str:
         return f"is missing; expected {expected}" if expected else "is missing"
     if not expected:
         return f"{details['msg']}, got {shown(spot.value)}"
-    many = ", a list; next step: compress sweep" if isinstance(spot.value, list) and "target" in trail else ""
-    guess = did_you_mean(spot.value, _words(spot)) if isinstance(spot.value, str) else ""
-    return f"expected {expected}, got {shown(spot.value)}{guess}{many}"
+    # A key, and an option that was given by another name, do not stand in the recipe where pydantic says they do.
+    elsewhere = spot.value is MISSING or details["loc"][-1] == "[key]"
+    value = details["input"] if elsewhere else spot.value
+    many = ", a list; next step: compress sweep" if isinstance(value, list) and "target" in trail else ""
+    guess = did_you_mean(value, _words(spot)) if isinstance(value, str) else ""
+    return f"expected {expected}, got {shown(value)}{guess}{many}"
 
 
 def _words(spot: _Spot) -> list[str]:

@@ -155,6 +155,9 @@ def test_sparsegpt_loses_less_than_magnitude():
         ("one_shot", {"target": {"macs": 0.5}}, r"one_shot takes target\.sparsity; got target\.macs"),
         ("one_shot", {"max_sparsity_ratio_per_op": 0.4}, r"got 0, 0\.5, 0\.4"),
         ("one_shot", {"min_sparsity_ratio_per_op": 0.6}, r"got 0\.6, 0\.5, 0\.98"),
+        ("one_shot", {"pattern": "4x1", "permute": True}, r"permute keeps more under N:M .* got pattern 4x1"),
+        ("one_shot", {"op_names": ["(query"]}, r"expected a regular expression, got '\(query': missing \)"),
+        ("sparsegpt", {"excluded_op_names": ["*"]}, r"expected a regular expression, got '\*': nothing to repeat"),
         ("sparsegpt", {"pattern": "channelx1"}, r"sparsegpt takes patterns such as 1x1, 4x1 and 2:4; got channelx1"),
     ],
 )

@@ -77,6 +77,12 @@ def test_at_the_end_every_run_is_n_of_m(blocks: Blocks):
     assert (~blocks.view(masks.keep["w"])).sum(dim=1).unique().tolist() == [blocks.dropped]
 
 
+def test_rows_reduce_scores_to_blocks_as_asked():
+    scores = {"w": torch.tensor([[0.0, 6.0, 4.0, 4.0]])}
+    kept = [chosen(scores, Blocks(1, 2, 2), 0.5, scope="row", reduction=how).keep["w"][0, 0] for how in ("mean", "max")]
+    assert [bool(first) for first in kept] == [False, True]
+
+
 def test_rows_lose_the_same_number():
     masks = chosen({"w": torch.rand(6, 32) * torch.arange(1.0, 7).unsqueeze(1)}, ELEMENT, 0.25, scope="row")
     assert (~masks.keep["w"]).sum(dim=1).tolist() == [8] * 6

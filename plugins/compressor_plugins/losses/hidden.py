@@ -25,6 +25,7 @@ class Hidden(Loss):
 
     layers: Mapping[int, int] | None = Field(
         default=None,
+        min_length=1,
         description="Layer of the student: layer of the dense model; 0 = the embeddings. Default: every layer to the one "
         "that it was.",
     )

@@ -2,21 +2,34 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+import re
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import AfterValidator, BaseModel, Field
 
 if TYPE_CHECKING:
     from compressor.model.weights import WeightFilter
 
 
+def _regular(pattern: str) -> str:
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        message = f"expected a regular expression, got {pattern!r}: {error}"
+        raise ValueError(message) from error
+    return pattern
+
+
+Expression = Annotated[str, AfterValidator(_regular)]
+
+
 class WeightChoice(BaseModel):
     """Which weights are meant."""
 
-    op_names: tuple[str, ...] = Field(
+    op_names: tuple[Expression, ...] = Field(
         default=(), description="Regular expressions, searched in the layers' dotted names; none = every layer."
     )
-    excluded_op_names: tuple[str, ...] = Field(
+    excluded_op_names: tuple[Expression, ...] = Field(
         default=("pooler",),
         description="Regular expressions of layers that stay dense. Embeddings always do, and the task head's last layer "
         "unless include_head.",

@@ -38,6 +38,9 @@ class WeightPruning(WeightChoice, PruningMethod):
                 f"pattern {self.pattern.label} removes at most {self.pattern.most:g}; got sparsity {self.sparsity:g}"
             )
             raise ValueError(message)
+        if self.permute and self.pattern.most >= 1:
+            message = f"permute keeps more under N:M patterns such as 2:4; got pattern {self.pattern.label}"
+            raise ValueError(message)
         return self
 
     @property
