@@ -30,11 +30,13 @@ class Applied:
     Attributes:
         model: smaller where units or layers went, with zeros where weights did.
         weight_masks: per parameter name of ``model``.
+        aligned: those of them that follow a grid.
         figures: plain data for the report.
     """
 
     model: nn.Module
     weight_masks: Masks
+    aligned: frozenset[str]
     figures: dict[str, Any]
 
 
@@ -66,7 +68,8 @@ def applied(session: Session, family: NamedFamily, pruned: Pruned) -> Applied:
     whole = surgery.shrink(session.model, family, Masks({}), pruned.weights)  # nothing removed, the weights copied in
     apply_masks(whole, elements)
     groups = family.groups(whole)
-    empty, biases = removable_units(whole, groups, aligned=pruned.aligned) if elements.keep else (Masks({}), {})
+    aligned = session.aligned.union(pruned.aligned)
+    empty, biases = removable_units(whole, groups, aligned=aligned) if elements.keep else (Masks({}), {})
     gone = units.merge(empty)
     shrunk = surgery.shrink(whole, family, gone, biases, dropped_layers=pruned.dropped_layers)
     difference = _removal_difference(
@@ -76,8 +79,11 @@ def applied(session: Session, family: NamedFamily, pruned: Pruned) -> Applied:
     if elements.keep:
         figures["sparsity"] = removed_elements(whole, elements)
         figures["emptied_units"] = {name: int((~mask).sum()) for name, mask in empty.keep.items()}
-    masks = shrunk_masks(whole, family, elements, gone, dropped_layers=pruned.dropped_layers)
-    return Applied(shrunk, masks, figures)
+    on_grids = Masks({name: mask for name, mask in elements.keep.items() if name in aligned})
+    masks, aligned_masks = (
+        shrunk_masks(whole, family, each, gone, dropped_layers=pruned.dropped_layers) for each in (elements, on_grids)
+    )
+    return Applied(shrunk, masks, frozenset(aligned_masks.keep), figures)
 
 
 def _removal_difference(

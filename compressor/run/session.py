@@ -59,6 +59,7 @@ class Session:
         train_digest: sha256 of them.
         weight_masks: element-wise masks by parameter name of ``model``, each of its parameter's shape; what they remove
             is zero in ``model`` and stays zero while it is trained.
+        aligned: those of them that follow a grid (N:M, blocks), which taking out what they emptied would shift.
     """
 
     plan: Plan
@@ -78,6 +79,7 @@ class Session:
     train_rows: Sequence[Mapping[str, Any]] = ()
     train_digest: str = ""
     weight_masks: Masks = field(default_factory=lambda: Masks({}))
+    aligned: frozenset[str] = frozenset()
 
     @property
     def seed(self) -> int:

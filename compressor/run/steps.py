@@ -6,6 +6,7 @@ into the session of a resumed run, from the files the first one left in the stag
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
@@ -17,6 +18,7 @@ import torch
 from compressor.model import checkpoint
 from compressor.model.artifact import Artifact, file_sparsity
 from compressor.model.costs import encoder_macs, parameters
+from compressor.model.files import write_text
 from compressor.model.masks import Masks
 from compressor.model.outputs import OUTPUT_NAMES
 from compressor.plugin import Training, hookimpl
@@ -29,7 +31,7 @@ from compressor.run.session import Outcome, Session, latest
 from compressor.run.verification import Subject, quality_in_torch, verify
 from compressor.train import TrainingRun
 
-WEIGHT_MASKS = "weight_masks.safetensors"
+WEIGHT_MASKS, ALIGNED = "weight_masks.safetensors", "aligned.json"
 
 
 def _stage(step: Step, session: Session) -> Path:
@@ -56,9 +58,10 @@ def _prune(step: Step, session: Session) -> dict[str, Any]:
         },
         **done.figures,
     }
-    session.model, session.weight_masks = shrunk, done.weight_masks
+    session.model, session.weight_masks, session.aligned = shrunk, done.weight_masks, done.aligned
     session.masks.save(stage / "masks.safetensors")
     session.weight_masks.save(stage / WEIGHT_MASKS)
+    write_text(stage / ALIGNED, json.dumps(sorted(session.aligned)))
     return figures
 
 
@@ -104,6 +107,7 @@ def _load_stage(step: Step, session: Session) -> torch.nn.Module:
 def _restore_prune(step: Step, session: Session, _: Mapping[str, Any]) -> None:
     session.model = _load_stage(step, session)
     session.weight_masks = Masks.load(_stage(step, session) / WEIGHT_MASKS)
+    session.aligned = frozenset(json.loads((_stage(step, session) / ALIGNED).read_text(encoding="utf-8")))
 
 
 def _export(step: Step, session: Session) -> dict[str, Any]:

@@ -89,7 +89,7 @@ def test_weights_that_no_output_depends_on_stay_dense_where_gradients_say_so(
 def test_nothing_to_prune_is_an_error_and_odd_shapes_are_named(caplog: pytest.LogCaptureFixture):
     with pytest.raises(InputError, match="none of the 18 chosen weights can take the pattern 5x1"):
         prune(labelled(count=12), pattern="5x1")
-    with pytest.raises(InputError, match="none of the 0 chosen weights"):
+    with pytest.raises(InputError, match=r"choose no layer; expected some of 19, such as bert\.encoder\.layer\.0\."):
         prune(labelled(count=12), op_names=["nowhere"])
     pruned = prune(labelled(count=12), pattern="1x32", sparsity=0.5)
     assert not [key for key in pruned.masks.keep if key.endswith("output.dense.weight") and "attention" not in key]
@@ -132,6 +132,14 @@ def test_earlier_masks_are_not_reordered(caplog: pytest.LogCaptureFixture):
     session.weight_masks = prune(session).masks
     assert prune(session, permute=True).weights == {}
     assert "nothing is reordered" in caplog.text
+
+
+def test_what_earlier_steps_removed_goes_first_and_counts():
+    session = labelled(count=12)
+    session.weight_masks = prune(session, pattern="1x1", sparsity=0.3).masks
+    apply_masks(session.model, session.weight_masks)
+    later = prune(session, pattern="1x1", criterion="movement", sparsity=0.5).masks
+    assert session.weight_masks.merge(later).sparsity == pytest.approx(0.5, abs=1e-3)
 
 
 def test_sparsegpt_loses_less_than_magnitude():

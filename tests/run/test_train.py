@@ -216,7 +216,10 @@ def test_question_answering_is_recovered(tmp_path: Path):
         ([{"train": {"losses": [{"name": "distillation", "temprature": 2}]}}], "did you mean 'temperature'?"),
         ([{"train": {"losses": []}}], "expected at least one loss"),
         ([{"train": {"losses": [{"name": "hidden", "layers": {"top": 1}}]}}], "expected an integer, got 'top'"),
-        ([{"train": {"losses": [{"name": "hidden", "layers": {}}]}}], "steps.0.train.losses.0.layers: "),
+        (
+            [{"train": {"losses": [{"name": "hidden", "layers": {}}]}}],
+            "steps.0.train.losses.0.layers: expected at least one pair",
+        ),
         ([{"train": {"learning_rate": "fast"}}], "steps.0.train.learning_rate: expected a number"),
         ([{"train": {"precision": "int8"}}], "expected one of 'fp32', 'bf16', 'fp16'"),
         ([{"train": {"schedule": "constant", "warmup": 0.1}}], "expected schedule constant_with_warmup"),

@@ -131,6 +131,20 @@ def test_a_grid_keeps_its_empty_columns(tmp_path: Path):
     assert [group.units for group in session.groups] == [4, 48] * 3
 
 
+def test_later_steps_leave_an_earlier_grid_alone(tmp_path: Path):
+    session = session_at(tmp_path)
+    with torch.no_grad():
+        session.model.get_parameter(FFN)[:, :2] *= 1e-6
+    outcome = steps.compressor_run_step(half(op_names=[r"layer\.0\.output"]), session)
+    later = Pruned(half(1, pattern="1x1", op_names=["query"]).component.prune(session).masks, dropped_layers=(1,))  # type: ignore[attr-defined]
+    again = session_at(tmp_path)
+    steps.restore(half(), again, seconds=0.0, metrics=outcome.metrics)
+    for each in (session, again):
+        done = applied(each, NamedFamily(each.family, "test"), later)
+        assert done.aligned == {FFN}
+        assert done.model.get_parameter(FFN).shape == (32, 48)
+
+
 def test_masks_that_fit_nothing_are_refused(tmp_path: Path):
     session = session_at(tmp_path)
     with pytest.raises(CompressorError, match="no such group or parameter"):

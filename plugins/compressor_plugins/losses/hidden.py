@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, ClassVar
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from compressor.plugin import Loss, hookimpl
 
@@ -25,10 +25,17 @@ class Hidden(Loss):
 
     layers: Mapping[int, int] | None = Field(
         default=None,
-        min_length=1,
         description="Layer of the student: layer of the dense model; 0 = the embeddings. Default: every layer to the one "
         "that it was.",
     )
+
+    @field_validator("layers")
+    @classmethod
+    def _some(cls, layers: Mapping[int, int] | None) -> Mapping[int, int] | None:
+        if layers is not None and not layers:
+            message = "expected at least one pair of layers; leave layers out to compare all"
+            raise ValueError(message)
+        return layers
 
     def start(self, session: Session) -> LossRun:
         """Start computing it.

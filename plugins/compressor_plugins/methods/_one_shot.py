@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from compressor.errors import InputError
 from compressor.model.blocks import Blocks
-from compressor.model.weights import filtered_weights
+from compressor.model.weights import WeightFilter, filtered_weights
 from compressor.plugin import Pruned
 from compressor.progress import announced, track
 from compressor.prune import (
@@ -87,14 +87,22 @@ def chosen_layouts(method: WeightPruning, model: nn.Module) -> dict[str, Blocks]
         InputError: no weight is left.
     """
     weights = filtered_weights(model, method.chosen())
+    if not weights:
+        known = [name.removesuffix(".weight") for name in filtered_weights(model, WeightFilter())]
+        raise InputError(
+            f"{method.name}: op_names, excluded_op_names and pruning_op_types choose no layer; expected some of {len(known)}, "
+            f"such as {', '.join(known[:6])}",
+            hint="correct the expressions: they are searched in such names",
+        )
     layouts, skipped = cut_weights(weights, method.pattern.blocks)
-    for name, why in skipped.items():
-        announced.warning("%s stays dense under pattern %s: %s", name, method.pattern.label, why)
     if not layouts:
         raise InputError(
-            f"{method.name}: none of the {len(weights)} chosen weights can take the pattern {method.pattern.label}",
-            hint="look at op_names, excluded_op_names and pruning_op_types",
+            f"{method.name}: none of the {len(weights)} chosen weights can take the pattern {method.pattern.label}; "
+            f"{min(skipped)}: {skipped[min(skipped)]}",
+            hint="choose another pattern, or other layers by op_names",
         )
+    for name, why in skipped.items():
+        announced.warning("%s stays dense under pattern %s: %s", name, method.pattern.label, why)
     return layouts
 
 
@@ -119,7 +127,12 @@ def scored(criterion: Criterion, session: Session, layouts: dict[str, Blocks]) -
     for name in [name for name in layouts if name not in scores]:
         announced.warning("%s stays dense: the output does not depend on it", name)
         del layouts[name]
-    return {name: scores[name] for name in layouts}
+    return {name: _below_where_gone(scores[name], session.weight_masks.keep.get(name)) for name in layouts}
+
+
+def _below_where_gone(scores: Tensor, kept: Tensor | None) -> Tensor:
+    """Return scores that are lowest where an earlier step pruned: what is gone goes first, and counts."""
+    return scores if kept is None else scores.masked_fill(~kept.to(scores.device), float(scores.min()) - 1.0)
 
 
 def loss_signals(session: Session) -> Signals:
