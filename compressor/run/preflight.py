@@ -71,10 +71,12 @@ def check_training(plan: Plan, device: torch.device) -> None:
                 hint="use precision bf16 or fp32, or a machine with a GPU",
             )
         try:
-            get_reporting_integration_callbacks(list(options.report_to) or "none")  # type: ignore[no-untyped-call]  # transformers has no types here
-        except (ValueError, ImportError) as error:
+            for tracker in get_reporting_integration_callbacks(list(options.report_to) or "none"):  # type: ignore[no-untyped-call]  # transformers has no types here
+                tracker()  # only a made one looks for its package
+        except (ValueError, ImportError, RuntimeError) as error:
             raise SetupError(
-                f"{step.path}: report_to {', '.join(options.report_to)}: {error}", hint="install the tracker"
+                f"{step.path}: report_to {', '.join(options.report_to)}: {error}",
+                hint="install the tracker, or leave report_to out",
             ) from error
 
 

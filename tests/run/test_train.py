@@ -12,6 +12,7 @@ import torch
 import yaml
 from pydantic import Field
 from safetensors.torch import load_file
+from transformers.integrations import is_wandb_available
 
 import compressor
 from compressor.errors import InputError, RecipeError, SetupError
@@ -254,6 +255,12 @@ def test_half_precision_without_a_gpu_is_refused(tmp_path: Path):
 def test_a_tracker_that_is_unknown_is_refused(tmp_path: Path):
     with pytest.raises(SetupError, match=r"report_to nonsense"):
         run_recipe(toy_recipe(tmp_path, steps=[{"train": {"report_to": "nonsense"}}]), tmp_path / "out")
+
+
+@pytest.mark.skipif(is_wandb_available(), reason="the tracker is installed")
+def test_a_tracker_that_is_not_installed_is_found_before_training(tmp_path: Path):
+    with pytest.raises(SetupError, match=r"steps\.0\.train: report_to wandb: .* requires wandb to be installed"):
+        run_recipe(toy_recipe(tmp_path, steps=[{"train": {"report_to": "wandb"}}]), tmp_path / "out")
 
 
 def test_other_train_rows_undo_a_finished_training(tmp_path: Path):
