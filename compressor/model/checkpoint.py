@@ -124,7 +124,7 @@ def load_pretrained(
     directory = local_directory(model)
     config = checkpoint_config(directory, families)
     model_class = HEADS[head][type(config)]
-    makes_head = new_head and model_class.__name__ not in (config.architectures or [])
+    makes_head = new_head and head != "feature-extraction" and model_class.__name__ not in (config.architectures or [])
     if makes_head and num_labels is not None:
         config.num_labels = num_labels
     if head != "feature-extraction" and num_labels is not None and config.num_labels != num_labels:
@@ -188,7 +188,9 @@ def _load(
     model.__class__ = model_class  # the shaped class has done its work; what is loaded is an ordinary model
     prefix = f"{model.base_model_prefix}."
     missing = set(info["missing_keys"])  # a list in transformers 4
-    fresh = {name for name in missing if new_head and not name.startswith(prefix)}
+    # A language model is saved without the pooler, which is as much part of the new head as what reads it.
+    own = {name for name in missing if name.startswith(prefix) and not name.startswith(f"{prefix}pooler.")}
+    fresh = missing - own if new_head else set()
     _settle_missing(model, sorted(missing - fresh), directory)
     loaded: nn.Module = model.eval()
     return loaded

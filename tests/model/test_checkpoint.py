@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from transformers import AutoModel, AutoModelForSequenceClassification
+from transformers import AutoModel, AutoModelForSequenceClassification, BertForMaskedLM
 from transformers.utils import logging as chatter
 
 from compressor.errors import InputError, SetupError
@@ -248,6 +248,20 @@ def test_a_checkpoint_without_a_head_gets_a_new_one_by_the_seed_where_it_will_be
     assert one.shape == (len(batch["input_ids"]), 3)
     assert torch.equal(one, again)
     assert not torch.equal(one, other)
+
+
+def test_a_new_head_of_a_language_model_without_pooler_has_one(tmp_path: Path) -> None:
+    model: Any = BertForMaskedLM(tiny_model("bert").config)
+    model.save_pretrained(tmp_path)
+    made = checkpoint.load_pretrained(str(tmp_path), FAMILIES, head=CLASSIFIER, num_labels=2, new_head=True)
+    assert made.get_parameter("bert.pooler.dense.weight").any()
+
+
+def test_a_bare_encoder_gets_nothing_new(tmp_path: Path) -> None:
+    BertForMaskedLM(tiny_model("bert").config).save_pretrained(tmp_path)
+    edit_config(tmp_path, num_hidden_layers=4)
+    with pytest.raises(InputError, match="lacks weights"):
+        checkpoint.load_pretrained(str(tmp_path), FAMILIES, head=ENCODER, new_head=True)
 
 
 def test_a_trained_head_of_other_classes_is_not_replaced(source: Path) -> None:
