@@ -90,7 +90,7 @@ class StoredWeight:
 
 
 def stored_weights(path: Path) -> Iterator[StoredWeight]:
-    """Yield the two-dimensional weights of an ONNX file in the order in which the graph reads them.
+    """Yield the two-dimensional weights of an ONNX file, external data included, in the order in which the graph reads them.
 
     Raises:
         InputError: the file is missing or is not an ONNX model.
@@ -102,7 +102,7 @@ def stored_weights(path: Path) -> Iterator[StoredWeight]:
     for node in graph.node:
         tensor = initializers.get(node.input[1]) if node.op_type in {"MatMul", "Gemm"} else None
         if tensor is not None:
-            values = numpy_helper.to_array(tensor)
+            values = numpy_helper.to_array(tensor, base_dir=str(path.parent))
             transposed = any(entry.name == "transB" and entry.i for entry in node.attribute)
             yield StoredWeight(tensor.name, values if transposed else values.T)
 
