@@ -71,13 +71,14 @@ class Pruned:
 
 
 class PruningMethod(Component):
-    """Decides what goes: reads the session's model and calibration batches, returns masks and updated weights.
-
-    Where ``trains``, all processes of a data-parallel run call ``prune``; else the first one does, for all.
-    """
+    """Decides what goes: reads the session's model and calibration batches, returns masks and updated weights."""
 
     kind: ClassVar[str] = "method"
-    trains: ClassVar[bool] = False
+
+    @property
+    def joint(self) -> bool:
+        """Whether all processes of a data-parallel run call ``prune``; else the first one does, for all."""
+        return False
 
     @abc.abstractmethod
     def prune(self, session: Session) -> Pruned:

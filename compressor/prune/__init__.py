@@ -23,6 +23,7 @@ from compressor.prune.reconstruction import reconstruct
 from compressor.prune.removal import Removal, remove_units
 from compressor.prune.schedule import Decay, Schedule, epoch_schedule, sparsity_at
 from compressor.prune.selection import Selection, cut_weights, partway, select_masks
+from compressor.prune.sharing import Share
 from compressor.prune.shelf import Shelf, temporary_shelf
 from compressor.prune.solve import Correction, Moments, residual, solve_bias, solve_scales, solve_weights
 from compressor.prune.sparsegpt import Surgery, prune_weight
@@ -45,6 +46,7 @@ __all__ = [
     "Schedule",
     "Search",
     "Selection",
+    "Share",
     "Shelf",
     "Showing",
     "Signals",

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from compressor.model.groups import PrunableGroup
+from compressor.prune.sharing import Share
 from compressor.prune.solve import Correction, Moments, residual, solve_bias, solve_scales, solve_weights
 
 Tuning = Literal["weights", "scales", "none"]
@@ -53,6 +54,10 @@ class Evidence:
     def judge(self) -> Moments:
         """Return the moments that corrections are judged by."""
         return self.held if self.held.weight else self.train
+
+    def summed(self, share: Share) -> Evidence:
+        """Return the moments over the rows of all processes."""
+        return Evidence(self.train.summed(share), self.held.summed(share))
 
     def kept(self, columns: Tensor, weight: Tensor) -> Evidence:
         """Return what is left when only some columns of the output matrix ``weight`` stay; see ``Moments.kept``."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from compressor.model.outputs import raw_output
 from compressor.prune.capture import Batch, Signals, frozen
+from compressor.prune.sharing import Share
 
 Observe = Callable[..., None]
 """``CriterionRun.observe``."""
@@ -25,13 +26,15 @@ class Showing:
         names: of the weights, e.g. ``encoder.layer.0.output.dense.weight``.
         needs: ``"gradients"``, ``"activations"``, both, or neither: then the weights are shown once, without a batch.
         signals: what is differentiated, e.g. the loss of every sample: from raw outputs and batch to shape (B, K).
-        together: one observation with the gradient of all batches in place of one per batch.
+        together: one observation with the gradient of all batches in place of one per batch, added in float64.
+        share: that the batches are of, where together: then the gradient is that of all processes' batches.
     """
 
     names: Sequence[str]
     needs: frozenset[str]
     signals: Signals
     together: bool = False
+    share: Share = field(default_factory=Share)
 
 
 def show_batches(model: nn.Module, observe: Observe, batches: Iterable[Batch], showing: Showing) -> None:
@@ -57,9 +60,10 @@ def show_batches(model: nn.Module, observe: Observe, batches: Iterable[Batch], s
             continue
         for gradients in found:
             for name, gradient in gradients.items():
-                summed[name] = summed[name] + gradient if name in summed else gradient
+                summed[name] = summed[name] + gradient if name in summed else gradient.double()
     if showing.together:
-        observe(weights=weights, gradients=summed, activations={})
+        total = {name: showing.share.summed(gradient).to(weights[name]) for name, gradient in summed.items()}
+        observe(weights=weights, gradients=total, activations={})
 
 
 def _gradients(

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from compressor.errors import CompressorError
+from compressor.prune.sharing import Share
 
 _RIDGE_LIMIT = 1e6
 _LEAST_RIDGE = 1e-14
@@ -95,6 +96,15 @@ class Moments:
         for name in ("weight", "squared", "activations", "errors", "cross"):
             setattr(both, name, getattr(self, name) + getattr(other, name))
         return both
+
+    def summed(self, share: Share) -> Moments:
+        """Return the moments of the tokens of all processes."""
+        total = Moments(0, 0, self.gram.device)
+        total._gram = share.summed(self.gram)
+        for name in ("activations", "errors", "cross"):
+            setattr(total, name, share.summed(getattr(self, name)))
+        total.weight, total.squared = share.summed(self.errors.new_tensor([self.weight, self.squared])).tolist()
+        return total
 
     def kept(self, columns: Tensor, weight: Tensor) -> Moments:
         """Return the moments of some columns when the others are removed and their output joins the error.

@@ -27,6 +27,7 @@ from compressor.prune.layerwise import (
     token_weights,
     watched,
 )
+from compressor.prune.sharing import Share
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,12 +41,14 @@ class Reconstruction:
             re-fitted in any case: it is all that is left.
         token_weights: from a batch to how much each token of the last layer matters, shape (B, T); in the layers below
             every real token counts alike.
+        share: of the batches that this process runs; ``evidence`` is that of all.
     """
 
     student: Masks
     teacher: Masks
     tuning: Tuning
     token_weights: Callable[[Mapping[str, Tensor]], Tensor]
+    share: Share = field(default_factory=Share)
 
 
 @dataclass
@@ -110,25 +113,21 @@ class Sweep:
         return {group.name: group for group in self.family.groups(self.student)}
 
     def start(self, batches: Iterable[Batch], run: Run | None = None) -> None:
-        """Record every batch and bring teacher and student to the lowest layer.
+        """Record the batches of the share and bring teacher and student to the lowest layer.
 
         Args:
-            batches: on the model's device.
+            batches: all of them, on the model's device.
             run: see ``record``.
         """
         first = 0
-        for batch in batches:
-            hidden, calls = record(self.model, self.layers, batch, run)
-            self.batches.append(
-                Cached(
-                    inputs=batch,
-                    calls=calls,
-                    held=held_out(first, len(hidden), hidden.device),
-                    teacher=hidden.cpu(),
-                    student=hidden.cpu(),
-                )
-            )
-            first += len(hidden)
+        for number, batch in enumerate(batches):
+            rows = len(batch["attention_mask"])
+            if self.task.share.owns(number):
+                hidden, calls = record(self.model, self.layers, batch, run)
+                held = held_out(first, rows, hidden.device)
+                rest = hidden.cpu()
+                self.batches.append(Cached(inputs=batch, calls=calls, held=held, teacher=rest, student=rest))
+            first += rows
 
     @torch.no_grad()
     def advance_teacher(self, layer: str) -> None:
@@ -176,7 +175,7 @@ class Sweep:
                 hidden = batch.student.to(batch.device)
                 replay_until(self.student, left, batch.calls[group.layer], hidden)
                 self.observe(group, batch, seen[group.name], evidence)
-        return evidence
+        return evidence.summed(self.task.share)
 
     def remove(self, group: PrunableGroup, keep: Tensor, evidence: Evidence) -> Evidence:
         """Remove units of a group that is still whole from the student; return the evidence of what is left.

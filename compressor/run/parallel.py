@@ -1,8 +1,8 @@
 """A run by several processes: the first one leads, the others train with it and read what it made.
 
 All start the same command, by ``torchrun`` or ``accelerate launch``. The first owns the run directory and does every
-step. The others load the same models and wait: where a step trains they take part, and of every finished step they
-read the result as a resumed run does.
+step. The others load the same models and wait: where a step trains, or divides its calibration batches, they take part,
+and of every finished step they read the result as a resumed run does.
 """
 
 from __future__ import annotations
@@ -57,5 +57,5 @@ def hear() -> Sequence[Any]:
 
 
 def is_shared(step: Step) -> bool:
-    """Tell whether all processes take part in a step: it trains."""
-    return step.verb == "train" or (isinstance(step.component, PruningMethod) and step.component.trains)
+    """Tell whether all processes take part in a step: it trains, or divides the calibration batches."""
+    return step.verb == "train" or (isinstance(step.component, PruningMethod) and step.component.joint)

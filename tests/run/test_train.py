@@ -96,7 +96,7 @@ class Tuning(PruningMethod):
     """A method that trains while it prunes: here, it prunes nothing."""
 
     name = "tuning"
-    trains = True
+    joint = True
 
     train: Training = Field(default_factory=Training.defaults, validate_default=True, description="How it trains.")
 

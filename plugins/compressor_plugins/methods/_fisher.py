@@ -14,7 +14,7 @@ from torch import Tensor
 from compressor.model import Masks
 from compressor.plugin import Pruned
 from compressor.progress import announced, track
-from compressor.prune import Reconstruction, Signals, SublayerFit, gate_gradients, rearrange, reconstruct
+from compressor.prune import Reconstruction, Share, Signals, SublayerFit, gate_gradients, rearrange, reconstruct
 from compressor_plugins.methods._budget import Budget, sequence_of
 from compressor_plugins.methods._latency import LatencyBudget, budget_of
 from compressor_plugins.methods._report import Stopwatch, figures
@@ -46,16 +46,25 @@ def prune(method: Fisher, session: Session) -> Pruned:
 
 def importance_gradients(method: Fisher, session: Session) -> Gradients:
     """Return gate gradients per group, shape (rows, units): their squares, summed over rows, are the importance."""
-    batches = track(session.calibration.batches(session.device), "Importance", total=len(session.calibration))
-    signals = _projections(method, session) if session.task.label_free else _losses(session)
-    gradients = gate_gradients(session.model, session.groups, batches, signals)
+    calibration, size = session.calibration, session.calibration.batch_size
+    alone = session.task.label_free  # projections are drawn for one batch after another
+    share = Share() if alone else share_of(method, session)
+    batches = share.of(calibration.batches(session.device))
+    batches = track(batches, "Importance", total=share.size(len(calibration)))
+    signals = _projections(method, session) if alone else _losses(session)
+    found = gate_gradients(session.model, session.groups, batches, signals)
+    gradients = {name: share.joined(part, rows=len(calibration.rows), batch_size=size) for name, part in found.items()}
     if method.importance == "batch-mean":
-        size = session.calibration.batch_size
         gradients = {
             name: torch.stack([part.mean(dim=0) for part in torch.split(gradient, size)])
             for name, gradient in gradients.items()
         }
     return {name: gradient.flatten(0, 1) for name, gradient in gradients.items()}
+
+
+def share_of(method: Fisher, session: Session) -> Share:
+    """Return the batches that this process runs, of several."""
+    return Share.of_run(len(session.calibration), joint=method.joint)
 
 
 def _losses(session: Session) -> Signals:
@@ -130,5 +139,6 @@ def tune(method: Fisher, session: Session, masks: Masks, milder: Masks) -> tuple
         teacher=milder,
         tuning=method.tuning,
         token_weights=session.task.token_weights,
+        share=share_of(method, session),
     )
     return reconstruct(session.model, session.family, session.calibration.batches(session.device), task)

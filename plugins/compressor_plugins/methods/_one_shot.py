@@ -16,6 +16,7 @@ from compressor.progress import announced, track
 from compressor.prune import (
     Search,
     Selection,
+    Share,
     Showing,
     Signals,
     cut_weights,
@@ -29,7 +30,6 @@ from compressor_plugins.methods._report import Stopwatch
 
 if TYPE_CHECKING:
     from compressor.model.masks import Scores
-    from compressor.plugin import Criterion
     from compressor.run.session import Session
     from compressor_plugins.methods._weight_pruning import WeightPruning
     from compressor_plugins.methods.one_shot import OneShot
@@ -40,7 +40,7 @@ def prune(method: OneShot, session: Session) -> Pruned:
     watch = Stopwatch()
     layouts = chosen_layouts(method, session.model)
     with watch.phase("scores"):
-        scores = scored(method.criterion, session, layouts)
+        scores = scored(method, session, layouts)
     with watch.phase("permutation"):
         orders, figures = new_orders(method, session, scores, layouts)
         weights = reordered(dict(session.model.named_parameters()), session.groups, orders)
@@ -111,17 +111,19 @@ def aligned(layouts: Mapping[str, Blocks], method: WeightPruning) -> tuple[str, 
     return () if method.pattern.structured else tuple(name for name, blocks in layouts.items() if blocks.size > 1)
 
 
-def scored(criterion: Criterion, session: Session, layouts: dict[str, Blocks]) -> Scores:
+def scored(method: OneShot, session: Session, layouts: dict[str, Blocks]) -> Scores:
     """Return the scores of the chosen weights; those that the output does not depend on leave ``layouts``."""
-    model = session.model
+    model, criterion, calibration = session.model, method.criterion, session.calibration
+    share = Share.of_run(len(calibration), joint=method.joint and not session.task.label_free)
     run = criterion.start({name: tuple(model.get_parameter(name).shape) for name in layouts})
     showing = Showing(
         names=tuple(layouts),
         needs=criterion.needs,
         signals=loss_signals(session),
-        together="gradients" in criterion.needs and not criterion.accumulates,
+        together=method.shows_together,
+        share=share,
     )
-    batches = track(session.calibration.batches(session.device), "Scores", total=len(session.calibration))
+    batches = track(share.of(calibration.batches(session.device)), "Scores", total=share.size(len(calibration)))
     show_batches(model, run.observe, batches, showing)
     scores = run.scores()
     for name in [name for name in layouts if name not in scores]:

@@ -73,6 +73,11 @@ class Fisher(PruningMethod):
             raise ValueError(message)
         return target
 
+    @property
+    def joint(self) -> bool:
+        """Whether batches are divided among processes; not for a latency, which one process measures."""
+        return not self.target.of_latency
+
     def prune(self, session: Session) -> Pruned:
         """Return masks that cost at most the target, and re-fitted output weights."""
         from compressor_plugins.methods._fisher import prune

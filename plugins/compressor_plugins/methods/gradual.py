@@ -28,7 +28,6 @@ class Gradual(PrunerOptions, PruningMethod):
     """
 
     name: ClassVar[str] = "gradual"
-    trains: ClassVar[bool] = True
 
     pruning_configs: tuple[PrunerBlock, ...] = Field(
         default=(), description="Pruners with layers of their own, each a mapping of the options above."
@@ -38,6 +37,11 @@ class Gradual(PrunerOptions, PruningMethod):
         validate_default=True,
         description="How the model is trained meanwhile: the options of the step train.",
     )
+
+    @property
+    def joint(self) -> bool:
+        """Whether all processes take part: they train together."""
+        return True
 
     @model_validator(mode="before")
     @classmethod

@@ -29,6 +29,16 @@ class OneShot(Compared):
         description="What scores weights: magnitude (no rows needed), wanda, or one of gradients of the loss.",
     )
 
+    @property
+    def shows_together(self) -> bool:
+        """Whether the criterion is shown one gradient of all rows."""
+        return "gradients" in self.criterion.needs and not self.criterion.accumulates
+
+    @property
+    def joint(self) -> bool:
+        """Whether batches are divided among processes: where their gradients add up."""
+        return self.shows_together
+
     def prune(self, session: Session) -> Pruned:
         """Return masks of weights."""
         from compressor_plugins.methods._one_shot import prune

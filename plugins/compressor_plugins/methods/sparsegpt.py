@@ -37,6 +37,11 @@ class SparseGPT(WeightPruning):
             raise ValueError(message)
         return self
 
+    @property
+    def joint(self) -> bool:
+        """Whether batches are divided among processes: their Gram matrices add up."""
+        return True
+
     def prune(self, session: Session) -> Pruned:
         """Return masks of weights, and the corrected weights."""
         from compressor_plugins.methods._sparsegpt import prune
