@@ -56,6 +56,12 @@ def hear() -> Sequence[Any]:
     return message
 
 
+def meet(processes: Processes) -> None:
+    """Wait until all processes have come to this point; one alone waits for nobody."""
+    if processes.count > 1:
+        distributed.all_reduce(torch.zeros(1))
+
+
 def is_shared(step: Step) -> bool:
     """Tell whether all processes take part in a step: it trains, or divides the calibration batches."""
     return step.verb == "train" or (isinstance(step.component, PruningMethod) and step.component.joint)

@@ -22,7 +22,7 @@ from compressor.run.journal import Journal, chain
 from compressor.run.kept import Kept
 from compressor.run.load import open_session
 from compressor.run.output import build_report, drop_duplicates, keep_recipe, write_output
-from compressor.run.parallel import hear, is_shared, tell, together
+from compressor.run.parallel import hear, is_shared, meet, tell, together
 from compressor.run.preflight import check_runtime
 from compressor.run.session import Outcome, Session
 from compressor.run.workplace import Announce, Workplace, log_file, logger
@@ -108,6 +108,9 @@ def _follow(plan: Plan, conditions: Conditions) -> dict[str, Any]:
         if message == "done":
             report: dict[str, Any] = given[0]
             return report
+        if message == "meet":
+            meet(Processes.of_environment())
+            continue
         if session is None:
             session = open_session(plan, conditions.registry, Path(given[0]), conditions.device)
             continue
@@ -148,6 +151,8 @@ def _run_stages(plan: Plan, work: Path, conditions: Conditions) -> dict[str, Any
             _perform(step, session, journal, conditions)
         outcome = session.outcomes[-1]
         tell(processes, "restore", step.index, outcome.seconds, outcome.metrics)
+    tell(processes, "meet")
+    meet(processes)  # the others read from this directory, which is renamed next
     report = build_report(session)
     write_output(session, report)
     return report

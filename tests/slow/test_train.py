@@ -23,6 +23,19 @@ from tests.toys import toy_recipe, write_rows
 pytestmark = pytest.mark.slow
 PRUNE = {"prune": {"method": "fisher", "target": {"macs": 0.5}}}
 STAGE = "stages/02-train"
+LAUNCHERS = {
+    "torchrun": ("torch.distributed.run", "--standalone", "--nproc_per_node=2"),
+    "accelerate": (
+        "accelerate.commands.launch",
+        "--multi_gpu",  # with --cpu it starts one process, or asks for MPI; what runs uses no GPU
+        "--num_processes=2",
+        "--num_machines=1",
+        "--mixed_precision=no",
+        "--dynamo_backend=no",
+        "--no_python",
+    ),
+}
+"""By the module that is run, and its arguments."""
 
 
 @pytest.fixture(scope="module")
@@ -65,15 +78,22 @@ def test_a_killed_training_continues_to_the_same_bytes(moment: str, recipe: Path
     assert not (out / STAGE / "checkpoints").exists()
 
 
-def test_two_processes_train_the_model_that_one_trains(tmp_path: Path):
+def finish_by_two(recipe: Path, out: Path, launcher: str = "torchrun") -> str:
+    """Run to the end in two processes; return what was written to stderr."""
+    launch = [sys.executable, "-m", *LAUNCHERS[launcher]]
+    done = subprocess.run([*launch, *command(recipe, out)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stderr
+
+
+@pytest.mark.parametrize("launcher", LAUNCHERS)
+def test_two_processes_train_the_model_that_one_trains(launcher: str, tmp_path: Path):
     losses = ["task", "distillation", "hidden"]
     train = {"epochs": 3, "batch_size": 8, "learning_rate": 1e-3, "dropout": False, "losses": losses}
     recipe = toy_recipe(tmp_path, steps=[PRUNE, {"train": train}])
     finish(recipe, tmp_path / "one")
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    two = subprocess.run([*launch, *command(recipe, tmp_path / "two")], capture_output=True, text=True, check=False)
-    assert two.returncode == 0, two.stderr
-    assert two.stderr.count("written to") == two.stderr.count("load ") == 1  # one process speaks
+    said = finish_by_two(recipe, tmp_path / "two", launcher)
+    assert said.count("written to") == said.count("load ") == 1  # one process speaks
     metrics = [
         json.loads((tmp_path / n / "report.json").read_text())["steps"][1]["metrics"]["training"]
         for n in ("one", "two")
@@ -88,6 +108,30 @@ def test_two_processes_train_the_model_that_one_trains(tmp_path: Path):
     for name, weight in weights[0].items():
         if not name.endswith("key.bias"):  # shifts all scores of a query alike: no effect, and a gradient of noise
             torch.testing.assert_close(weight, weights[1][name], rtol=0, atol=1e-6, msg=name)
+
+
+TRAINED = {"epochs": 2, "batch_size": 8, "learning_rate": 1e-3, "dropout": False}
+METHODS: dict[str, dict[str, Any]] = {
+    "fisher": {"target": {"macs": 0.5}},
+    "sparsegpt": {"target": {"sparsity": 0.5}, "pattern": "2:4"},
+    "one_shot": {"target": {"sparsity": 0.5}, "pattern": "4x1", "criterion": "snip"},
+    "gradual": {"target": {"sparsity": 0.5}, "pattern": "2:4", "train": TRAINED},
+    "obs": {"target": {"macs": 0.5}},  # by the first process alone
+}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_two_processes_find_the_masks_of_one(method: str, tmp_path: Path):
+    recipe = toy_recipe(tmp_path, steps=[{"prune": {"method": method, **METHODS[method]}}])
+    finish(recipe, tmp_path / "one")
+    finish_by_two(recipe, tmp_path / "two")
+    for name in ("masks.safetensors", "weight_masks.safetensors"):
+        one, two = ((tmp_path / out / "stages/01-prune" / name).read_bytes() for out in ("one", "two"))
+        assert one == two, name
+    weights = [load_file(tmp_path / out / "model.safetensors") for out in ("one", "two")]
+    for name, weight in weights[0].items():
+        if not name.endswith("key.bias"):
+            torch.testing.assert_close(weight, weights[1][name], rtol=0, atol=1e-5, msg=name)
 
 
 def test_a_sweep_refuses_several_processes(tmp_path: Path):
