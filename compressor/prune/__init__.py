@@ -1,7 +1,6 @@
 """Numerics that pruning methods share: gate gradients, mask search, least squares, layer-by-layer re-fitting."""
 
 from compressor.prune.allocate import rearrange, search_masks, threshold_masks
-from compressor.prune.augment import ordinary_tokens, with_random_tokens
 from compressor.prune.capture import Signals, consumer_inputs, frozen, gate_gradients, gate_products
 from compressor.prune.curvature import DensePass, SublayerStatistics
 from compressor.prune.fitting import Evidence, SublayerFit, Tuning, kept_columns
@@ -71,7 +70,6 @@ __all__ = [
     "kept_score",
     "layer_names",
     "level_masks",
-    "ordinary_tokens",
     "partway",
     "prune_weight",
     "real_tokens",
@@ -96,5 +94,4 @@ __all__ = [
     "token_weights",
     "unpruned",
     "watched",
-    "with_random_tokens",
 ]

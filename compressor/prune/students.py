@@ -29,17 +29,14 @@ class Student:
         model: the pruned copy, corrected in place.
         name: its own on the shelf.
         undo_drift: whether the inputs of a sublayer are mapped back to the teacher's before the sublayer is corrected.
-        copies: whether it is corrected on the batches that the teacher got ``also``, too.
 
     Attributes:
         fits: what became of each sublayer.
         drifts: what became of each sublayer's inputs.
     """
 
-    def __init__(
-        self, teacher: Teacher, model: nn.Module, *, name: str, undo_drift: bool = True, copies: bool = True
-    ) -> None:
-        self.teacher, self.model, self.name, self.undo_drift, self.copies = teacher, model, name, undo_drift, copies
+    def __init__(self, teacher: Teacher, model: nn.Module, *, name: str, undo_drift: bool = True) -> None:
+        self.teacher, self.model, self.name, self.undo_drift = teacher, model, name, undo_drift
         self.fits: list[SublayerFit] = []
         self.drifts: list[SublayerFit] = []
 
@@ -54,13 +51,10 @@ class Student:
                 self._correct_inputs(group, below)
             self._correct_outputs(group, below)
             below.append(group)
-        for visit in self._visits():
+        for visit in self.teacher.visits():
             with self._resumed(below, visit):
                 hidden = replay(self.model, layer, visit.calls[layer], self._hidden(layer, visit))
             self.teacher.shelf.put(self.name, visit.number, hidden)
-
-    def _visits(self) -> Iterator[Visit]:
-        return (visit for visit in self.teacher.visits() if self.copies or not visit.copy)
 
     def _hidden(self, layer: str, visit: Visit) -> Tensor:
         return self.teacher.shelf.get("bottom" if layer == self.teacher.layers[0] else self.name, visit.number)
@@ -83,7 +77,7 @@ class Student:
         first: Any = self.model.get_submodule(group.producers[0].module)
         evidence = Evidence.empty(first.in_features, first.in_features, self.teacher.shelf.device)
         with watched(self.model, [group]) as seen:
-            for visit in self._visits():
+            for visit in self.teacher.visits():
                 with self._resumed(below, visit), stopped(first, before=True):
                     replay(self.model, group.layer, visit.calls[group.layer], self._hidden(group.layer, visit))
                 read = seen[group.name].residual
@@ -101,7 +95,7 @@ class Student:
         columns = group.units * group.width
         evidence = Evidence.empty(columns, consumer.out_features, self.teacher.shelf.device)
         with watched(self.model, [group]) as seen:
-            for visit in self._visits():
+            for visit in self.teacher.visits():
                 with self._resumed(below, visit), stopped(consumer):
                     replay(self.model, group.layer, visit.calls[group.layer], self._hidden(group.layer, visit))
                 passed = seen[group.name]

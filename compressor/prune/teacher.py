@@ -35,13 +35,12 @@ CALLS = 1 << 25
 
 @dataclass(frozen=True)
 class Visit:
-    """One batch, what each layer is called with, which of its rows are held out (B,), and whether it came ``also``."""
+    """One batch, what each layer is called with, and which of its rows are held out (B,)."""
 
     number: int
     batch: Batch
     calls: dict[str, LayerCall]
     held: Tensor
-    copy: bool = False
 
     @property
     def size(self) -> int:
@@ -78,40 +77,33 @@ class Teacher:
         self.batches, self.token_weights = batches, token_weights
         self.groups = family.groups(model)
         self.layers = layer_names(self.groups)
-        self._also: Callable[[], Iterable[Batch]] = tuple
         self._calls: dict[str, LayerCall] = {}
         self._stored: set[int] = set()
         self._visits: list[Visit] = []
         self._count = 0
 
-    def start(self, run: Run | None = None, also: Callable[[], Iterable[Batch]] = tuple) -> None:
+    def start(self, run: Run | None = None) -> None:
         """Store what the lowest layer reads and, of as many batches as there is room for, all that sublayers read and give.
 
         Args:
             run: see ``record``: the caller may want more of the same pass.
-            also: gives batches that students are corrected on too, but that ``run`` does not see.
         """
-        self._also = also
         own = [group for group in self.groups if group.units]
         first, room = 0, CALLS
-        for number, (batch, copy) in enumerate(self._runs()):
+        for number, batch in enumerate(self.batches()):
             with watched(self.model, own) as seen:
-                hidden, self._calls = record(self.model, self.layers, batch, None if copy else run)
+                hidden, self._calls = record(self.model, self.layers, batch, run)
             self.shelf.put("bottom", number, hidden)
             if self.shelf.size + 2 * len(own) * hidden.numel() * hidden.element_size() <= STATES:
                 self._stored.add(number)
                 self._store(own, seen, number)
             else:
                 self.shelf.put("teacher", number, hidden)
-            visit = Visit(number, batch, self._calls, held_out(first, len(hidden), hidden.device), copy)
+            visit = Visit(number, batch, self._calls, held_out(first, len(hidden), hidden.device))
             first, room = first + len(hidden), room - visit.size
             if room >= 0:
                 self._visits.append(visit)
             self._count += 1
-
-    def _runs(self) -> Iterator[tuple[Batch, bool]]:
-        yield from ((batch, False) for batch in self.batches())
-        yield from ((batch, True) for batch in self._also())
 
     def visits(self) -> Iterator[Visit]:
         """Yield every batch with the calls of its layers, which cost the embeddings alone, or nothing."""
@@ -119,12 +111,12 @@ class Teacher:
         if len(self._visits) == self._count:
             return
         first = sum(len(visit.held) for visit in self._visits)
-        for number, (batch, copy) in enumerate(self._runs()):
+        for number, batch in enumerate(self.batches()):
             if number < len(self._visits):
                 continue
             with without(self.model, self._calls, self.layers):
                 hidden, calls = record(self.model, self.layers, batch)
-            yield Visit(number, batch, calls, held_out(first, len(hidden), hidden.device), copy)
+            yield Visit(number, batch, calls, held_out(first, len(hidden), hidden.device))
             first += len(hidden)
 
     def own(self, layer: str) -> list[PrunableGroup]:

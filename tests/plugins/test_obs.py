@@ -459,17 +459,6 @@ def test_nothing_is_left_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert list(tmp_path.iterdir()) == []
 
 
-def test_copies_with_random_tokens_change_corrections_of_small_models_and_nothing_else() -> None:
-    targets = [Target(macs=0.4), Target(macs=0.2)]
-    (large, small), (plain_large, plain_small) = (
-        prune_all(session_on(tiny_model(), Bert(), Labelled()), targets, random_tokens=share) for share in (0.3, 0.0)
-    )
-    assert_same(large, plain_large)
-    assert small.masks == plain_small.masks
-    both = small.weights.keys() & plain_small.weights.keys()
-    assert [name for name in both if not torch.equal(small.weights[name], plain_small.weights[name])]
-
-
 def test_undoing_drift_is_optional_and_reported() -> None:
     with_it, without = (obs(0.3, undo_drift=undo).prune(labelled()) for undo in (True, False))
     assert with_it.masks == without.masks

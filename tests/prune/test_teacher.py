@@ -5,16 +5,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from compressor.model.outputs import raw_output
-from compressor.prune import LayerCall, Shelf, Student, Teacher
+from compressor.prune import LayerCall, Student
 from compressor.prune import teacher as teachers
 from compressor.prune.fitting import HELD_OUT
-from compressor.prune.layerwise import Batch
 from compressor.prune.teacher import Visit
 from compressor.testing import example_masks, tiny_batch, tiny_model
 from compressor_plugins.families.bert import Bert
 from tests.plugins.sessions import FAMILIES
-from tests.prune.test_students import TWO_LAYOUTS, assert_state, climb, copy_of, real_tokens, state, teacher_on
+from tests.prune.test_students import TWO_LAYOUTS, assert_state, climb, copy_of, state, teacher_on
 
 
 def test_every_eighth_row_is_held_out_whatever_the_batches(tmp_path: Path) -> None:
@@ -54,36 +52,3 @@ def test_a_visit_counts_what_its_layers_share_once() -> None:
         "b": LayerCall(((shared, shared[:3]),), {"flag": True}, gives_tuple=True),
     }
     assert Visit(0, {"input_ids": torch.zeros(5)}, calls, torch.zeros(2)).size == 4 * (10 + 4 + 5 + 2)
-
-
-@pytest.mark.parametrize("room", [0, 1 << 30])
-def test_batches_given_also_are_seen_by_students_that_want_them_alone(
-    room: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(teachers, "CALLS", room)
-    model, batches = tiny_model(), [tiny_batch(lengths=(5, 3), labels=False), tiny_batch(lengths=(7,), labels=False)]
-    calibration, more = batches[:1], batches[1:]
-    seen: list[int] = []
-
-    def run(dense: torch.nn.Module, batch: Batch) -> None:
-        seen.append(len(batch["input_ids"]))
-        raw_output(dense, batch)
-
-    teacher = teacher_on(tmp_path / "alone", model, Bert(), calibration)
-    alone = Student(teacher, copy_of(teacher, example_masks(teacher.groups)["ragged"]), name="alone")
-    climb(teacher, alone)
-    teacher = Teacher(
-        model,
-        Bert(),
-        batches=lambda: calibration,
-        shelf=Shelf(tmp_path, teacher.shelf.device),
-        token_weights=real_tokens,
-    )
-    teacher.start(run, also=lambda: more)
-    assert seen == [2], "of the calibration rows only"
-    assert [visit.copy for visit in teacher.visits()] == [False, True]
-    plain = Student(teacher, copy_of(teacher, example_masks(teacher.groups)["ragged"]), name="plain", copies=False)
-    both = Student(teacher, copy_of(teacher, example_masks(teacher.groups)["ragged"]), name="both")
-    climb(teacher, plain, both)
-    assert_state(plain.model, state(alone.model))
-    assert [fit.error_before for fit in both.fits] != [fit.error_before for fit in plain.fits]

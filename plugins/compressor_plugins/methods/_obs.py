@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import partial
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from torch import Tensor
@@ -18,11 +17,9 @@ from compressor.prune import (
     Student,
     Teacher,
     layer_names,
-    ordinary_tokens,
     remove_units,
     temporary_shelf,
     token_weights,
-    with_random_tokens,
 )
 from compressor_plugins.methods._budget import sequence_of
 from compressor_plugins.methods._latency import budget_of
@@ -40,8 +37,6 @@ ALIGNMENT = 16
 """FFN widths above four times this are multiples of it: what lies between costs as much in onnxruntime."""
 SHARE = 0.06
 """Most of the neurons that are left between two levels."""
-COPIES = 0.3
-"""Largest share of the budget at which copies with random tokens are worth their passes: above, rows suffice as they are."""
 
 
 def prune_all(method: Obs, session: Session, targets: Sequence[Target]) -> Iterator[Pruned]:
@@ -60,19 +55,14 @@ def prune_all(method: Obs, session: Session, targets: Sequence[Target]) -> Itera
             token_weights=token_weights(layer_names(session.groups), session.task.token_weights),
         )
         with watch.phase("statistics"):
-            also = partial(scrambled, method, session) if min(each.keep for each in budgets) <= COPIES else tuple
-            statistics = dense_statistics(method, session, teacher, also)
+            statistics = dense_statistics(method, session, teacher)
         with watch.phase("removal"):
             orders = removal_orders(method, session, statistics)
         with watch.phase("correction"):
             points = [Point.of(session, orders, budget) for budget in budgets]
             students = [
                 Student(
-                    teacher,
-                    point.start(session, statistics),
-                    name=f"student{number}",
-                    undo_drift=method.undo_drift,
-                    copies=point.budget.keep <= COPIES,
+                    teacher, point.start(session, statistics), name=f"student{number}", undo_drift=method.undo_drift
                 )
                 for number, point in enumerate(points)
             ]
@@ -84,10 +74,8 @@ def prune_all(method: Obs, session: Session, targets: Sequence[Target]) -> Itera
         yield point.pruned(session, student, target, watch.seconds)
 
 
-def dense_statistics(
-    method: Obs, session: Session, teacher: Teacher, also: Callable[[], Iterable[Mapping[str, Tensor]]] = tuple
-) -> dict[str, SublayerStatistics]:
-    """Return the statistics of every sublayer; in the same pass store what students need, of the batches ``also`` too."""
+def dense_statistics(method: Obs, session: Session, teacher: Teacher) -> dict[str, SublayerStatistics]:
+    """Return the statistics of every sublayer; bring the teacher to the lowest layer in the same pass."""
     generator = np.random.default_rng(session.seed)
 
     def signals(raw: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
@@ -95,21 +83,8 @@ def dense_statistics(
         return session.task.curvature(z, temperature=method.temperature, draws=method.projections, generator=generator)
 
     dense = DensePass(session.model, session.groups, signals=signals, token_weights=teacher.token_weights)
-    teacher.start(dense.run, also=also)
+    teacher.start(dense.run)
     return dense.statistics
-
-
-def scrambled(method: Obs, session: Session) -> Iterator[Mapping[str, Tensor]]:
-    """Yield copies of the calibration batches with some tokens replaced, the same ones every time; none, where not asked for."""
-    if not method.random_tokens:
-        return iter(())
-    model: Any = session.model
-    return with_random_tokens(
-        session.calibration.batches(session.device),
-        ordinary_tokens(session.tokenizer, below=model.get_input_embeddings().num_embeddings),
-        fraction=method.random_tokens,
-        seed=session.seed,
-    )
 
 
 def removal_orders(method: Obs, session: Session, statistics: Mapping[str, SublayerStatistics]) -> dict[str, Removal]:

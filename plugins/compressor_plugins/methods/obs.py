@@ -47,13 +47,6 @@ class Obs(PruningMethod):
         ge=1e-6,
         description="Added to the inputs' covariance before units are removed, relative to its mean diagonal.",
     )
-    random_tokens: float = Field(
-        default=0.3,
-        ge=0,
-        le=1,
-        description="Fraction of the tokens replaced at random in a second copy of the calibration rows, which corrections "
-        "are fitted to as well where at most 0.3 of the target's amount is kept: they hold better on other rows then; 0 = no copies.",
-    )
     undo_drift: bool = Field(
         default=True,
         description="Map what a sublayer reads back to what it reads in the dense model before re-fitting.",
