@@ -94,9 +94,8 @@ class PruningMethod(Component):
             session: of the sweep's first point, whose plan differs from the others' in the target alone.
             targets: in the recipe's order; of a resumed sweep, those that are missing.
         """
-        fields = {name: getattr(self, name) for name in type(self).model_fields}
-        # Components are taken as they are, defaults too: what a recipe's task and registry made of them is not known here.
-        given = {k: value for k, value in fields.items() if k in self.model_fields_set or isinstance(value, Component)}
+        # Defaults that are components too: what the recipe's task and registry made of them is not known here.
+        given = {name: value for name, value in self if name in self.model_fields_set or isinstance(value, Component)}
         for target in targets:
             yield type(self).model_validate({**given, "target": target}).prune(session)
 
