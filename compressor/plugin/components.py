@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pydantic import Field
 
 from compressor.plugin.component import Component
+from compressor.plugin.criterion import Criterion, CriterionRun
 from compressor.plugin.task import Head, Split, Task
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from compressor.model.artifact import Artifact
     from compressor.model.blocks import Blocks
     from compressor.model.groups import PrunableGroup
-    from compressor.model.masks import Masks, Scores
+    from compressor.model.masks import Masks
     from compressor.plugin.target import Target
     from compressor.run.session import Session
 
@@ -98,53 +99,6 @@ class PruningMethod(Component):
         given = {name: value for name, value in self if name in self.model_fields_set or isinstance(value, Component)}
         for target in targets:
             yield type(self).model_validate({**given, "target": target}).prune(session)
-
-
-class CriterionRun(abc.ABC):
-    """A criterion at work: accumulates what it is shown and can be saved and resumed."""
-
-    @abc.abstractmethod
-    def observe(
-        self, *, weights: Mapping[str, Tensor], gradients: Mapping[str, Tensor], activations: Mapping[str, Tensor]
-    ) -> None:
-        """Take in one batch, or one training step before the optimizer's update.
-
-        Args:
-            weights: as they are, by the targets' names.
-            gradients: of the loss, of the weights' shapes; empty unless the criterion ``needs`` them. Weights that the
-                loss does not depend on are left out.
-            activations: what the targets' layers read, padding left out, shape (tokens, in_features); likewise.
-        """
-
-    @abc.abstractmethod
-    def scores(self) -> Scores:
-        """Return the scores so far, higher = keep, of the targets for which there was anything to see."""
-
-    @abc.abstractmethod
-    def state_dict(self) -> dict[str, Tensor]:
-        """Return what must be saved to resume."""
-
-    @abc.abstractmethod
-    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Continue from a saved state."""
-
-
-class Criterion(Component):
-    """Scores weights or units: magnitude, movement, ...
-
-    Attributes:
-        needs: what of a batch ``observe`` reads beside the weights: ``"gradients"``, ``"activations"``.
-        accumulates: whether scores gather over batches; otherwise they are of the last one shown, and a method without
-            training shows one gradient of all rows.
-    """
-
-    kind: ClassVar[str] = "criterion"
-    needs: ClassVar[frozenset[str]] = frozenset()
-    accumulates: ClassVar[bool] = True
-
-    @abc.abstractmethod
-    def start(self, targets: Mapping[str, tuple[int, ...]]) -> CriterionRun:
-        """Start scoring the named targets, whose score shapes are given."""
 
 
 class SparsityPattern(Component):
