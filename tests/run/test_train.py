@@ -96,9 +96,12 @@ class Tuning(PruningMethod):
     """A method that trains while it prunes: here, it prunes nothing."""
 
     name = "tuning"
-    joint = True
 
     train: Training = Field(default_factory=Training.defaults, validate_default=True, description="How it trains.")
+
+    @property
+    def joint(self) -> bool:
+        return True
 
     def prune(self, session: Any) -> Pruned:
         trained = TrainingRun(session, self.train).fit(Extension(key=json.dumps(self.options())))
