@@ -81,6 +81,15 @@ class PruningMethod(Component):
         """Whether all processes of a data-parallel run call ``prune``; else the first one does, for all."""
         return False
 
+    def check(self, model: nn.Module) -> None:
+        """Check that the options suit the model that a run starts from, before hours are spent on steps that come first.
+
+        It is called once, where no other step prunes before.
+
+        Raises:
+            InputError: they do not; says which option, and what the model has.
+        """
+
     @abc.abstractmethod
     def prune(self, session: Session) -> Pruned:
         """Return the masks (and updated weights) for ``session.model``, which stays untouched."""

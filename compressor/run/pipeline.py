@@ -23,7 +23,7 @@ from compressor.run.kept import Kept
 from compressor.run.load import open_session
 from compressor.run.output import build_report, drop_duplicates, keep_recipe, write_output
 from compressor.run.parallel import hear, is_shared, meet, tell, together
-from compressor.run.preflight import check_runtime
+from compressor.run.preflight import check_method, check_runtime
 from compressor.run.session import Outcome, Session
 from compressor.run.workplace import Announce, Workplace, log_file, logger
 from compressor.verify.environment import environment
@@ -130,6 +130,7 @@ def open_announced(plan: Plan, run_dir: Path, conditions: Conditions) -> Session
     """
     conditions.tell(f"load {plan.recipe.model} on {conditions.device}")
     session = open_session(plan, conditions.registry, run_dir, conditions.device)
+    check_method(plan, session.model)
     conditions.tell(
         f"calibrate on {len(session.calibration.rows)} rows of task '{session.task.name}', "
         f"{session.calibration.mean_length:.2f} tokens on average"

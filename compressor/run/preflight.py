@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from typing import cast
 
 import torch
+from torch import nn
 from transformers.integrations.integration_utils import get_reporting_integration_callbacks
 
 from compressor.errors import RecipeError, SetupError
 from compressor.model.runtime import import_onnxruntime, require_provider
-from compressor.plugin import Target, Training
+from compressor.plugin import PruningMethod, Target, Training
 from compressor.plugin.component import nested
 from compressor.recipe.options import Verification
 from compressor.recipe.plan import Plan, Step
+from compressor.run.calls import plugin_call
 
 
 def verifications(plan: Plan) -> Iterator[tuple[Step, Verification]]:
@@ -109,3 +112,15 @@ def check_lengths(plan: Plan, longest: int) -> None:
     ]
     if problems:
         raise RecipeError(problems)
+
+
+def check_method(plan: Plan, model: nn.Module) -> None:
+    """Let the first method that prunes look at the model; what later ones find depends on what it leaves.
+
+    Raises:
+        CompressorError: its options do not suit the model, or it fails.
+    """
+    step = next((step for step in plan.steps if isinstance(step.component, PruningMethod)), None)
+    if step is not None:
+        with plugin_call(step.component, f"step {step.slug}"):
+            cast("PruningMethod", step.component).check(model)

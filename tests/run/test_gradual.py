@@ -5,6 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from compressor.errors import CompressorError
 from compressor.model import stored_weights
 from tests.run.conftest import run_recipe
 from tests.toys import toy_recipe
@@ -37,3 +40,23 @@ def test_emptied_neurons_are_no_longer_in_the_file(tmp_path: Path):
     sizes = done.report["model"]["parameters"]
     assert sizes["dense"] - sizes["compressed"] == 72 * (2 * 32 + 1)
     assert done.report["steps"][0]["metrics"]["removal_max_abs_diff"] < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"pattern": "2:4", "target_sparsity": 0.5, "progressive": True}, "progressive mode needs blocks"),
+        ({"op_names": ["nothing_like_it"]}, "choose no layer; expected some of 19, such as"),
+        (
+            {"pruning_configs": [{"op_names": ["output"]}, {"op_names": ["attention.output"]}]},
+            "blocks 0 and 1 both mean",
+        ),
+        ({"pattern": "7x1"}, "can take the pattern 7x1"),
+    ],
+)
+def test_layers_that_do_not_suit_are_refused_before_the_dense_training(
+    options: dict[str, Any], message: str, tmp_path: Path
+):
+    with pytest.raises(CompressorError, match=message):
+        run_recipe(toy_recipe(tmp_path, steps=[TUNE, pruning(**options), *REST]), tmp_path / "out")
+    assert not list(tmp_path.rglob("stage.json"))

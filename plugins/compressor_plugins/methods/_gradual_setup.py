@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from compressor.errors import InputError
 from compressor.model.elements import zero_masks
 from compressor.model.masks import Masks
 from compressor.model.weights import divided_weights
-from compressor.progress import announced
-from compressor.prune import Schedule, cut_weights, epoch_schedule
+from compressor.prune import Schedule, epoch_schedule
 from compressor_plugins.methods._gradual_pruner import PARTS, Ground, Pruner
+from compressor_plugins.methods._layouts import layouts_of, say_skipped
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from compressor.model.blocks import Blocks
     from compressor.train import TrainingRun
@@ -28,38 +29,61 @@ def set_up(method: Gradual, run: TrainingRun) -> tuple[list[Pruner], Masks]:
     Raises:
         InputError: two own one layer, one owns none, or the steps do not suffice.
     """
-    parts = divided_weights(run.student, [options.chosen() for options in method.pruners])
     pruners, locked = [], Masks({})
-    for number, (options, chosen) in enumerate(zip(method.pruners, parts, strict=True)):
-        label = f"pruning_configs.{number}" if method.pruning_configs else method.name
-        layouts = _layouts(options, chosen, label)
-        weights = {name: chosen[name] for name in layouts}
+    for part in parts_of(method, run.student):
+        options, pattern = part.options, part.options.chosen_pattern
+        say_skipped(part.skipped, pattern, part.label)
         if options.pattern_lock:
-            locked = locked.merge(_zeros(weights, layouts, f"{label}: {options.chosen_pattern.label}"))
+            locked = locked.merge(_zeros(part.weights, part.layouts, f"{part.label}: {pattern.label}"))
         else:
-            schedule = scheduled(options, run, label)
-            pruners.append(Pruner(options, Ground(weights, layouts, run.enforced.masks, schedule)))
+            schedule = scheduled(options, run, part.label)
+            pruners.append(Pruner(options, Ground(part.weights, part.layouts, run.enforced.masks, schedule)))
     return pruners, locked
 
 
-def _layouts(options: PrunerOptions, weights: Mapping[str, Tensor], label: str) -> dict[str, Blocks]:
-    """Return how the chosen weights are cut, by parameter name; say which ones do not divide."""
-    pattern = options.chosen_pattern
-    layouts, skipped = cut_weights(weights, pattern.blocks)
-    for name, why in skipped.items():
-        announced.warning("%s stays dense under pattern %s: %s", name, pattern.label, why)
-    if not layouts:
-        raise InputError(
-            f"{label}: none of the {len(weights)} chosen weights can take the pattern {pattern.label}",
-            hint="look at op_names, excluded_op_names and pruning_op_types",
-        )
+@dataclass(frozen=True)
+class Part:
+    """One pruner's layers.
+
+    Attributes:
+        options: of the pruner.
+        label: its place in the recipe, for messages.
+        weights: its own, by parameter name.
+        layouts: how they are cut.
+        skipped: why others that it chose stay dense.
+    """
+
+    options: PrunerOptions
+    label: str
+    weights: Mapping[str, Tensor]
+    layouts: Mapping[str, Blocks]
+    skipped: Mapping[str, str]
+
+
+def parts_of(method: Gradual, model: nn.Module) -> list[Part]:
+    """Return each pruner's layers of a model.
+
+    Raises:
+        InputError: two own one layer, one owns none, or its blocks are too small for the progressive mode.
+    """
+    divided = divided_weights(model, [options.chosen() for options in method.pruners])
+    parts = []
+    for number, (options, chosen) in enumerate(zip(method.pruners, divided, strict=True)):
+        label = f"pruning_configs.{number}" if method.pruning_configs else method.name
+        layouts, skipped = layouts_of(model, chosen, options.chosen_pattern, label)
+        _check_progressive(options, layouts, label)
+        parts.append(Part(options, label, {name: chosen[name] for name in layouts}, layouts, skipped))
+    return parts
+
+
+def _check_progressive(options: PrunerOptions, layouts: Mapping[str, Blocks], label: str) -> None:
     small = min(blocks.dropped for blocks in layouts.values())
     if options.progressive and small < PARTS:
         raise InputError(
-            f"{label}: the progressive mode needs blocks of which {PARTS} weights or more go; of {pattern.label} go {small}",
+            f"{label}: the progressive mode needs blocks of which {PARTS} weights or more go; "
+            f"of {options.chosen_pattern.label} go {small}",
             hint="use the plain mode, or a pattern such as 4x1 or 1xchannel",
         )
-    return layouts
 
 
 def scheduled(options: PrunerOptions, run: TrainingRun, label: str) -> Schedule:

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch import Tensor, nn
 
-from compressor.errors import InputError
 from compressor.model.blocks import Blocks
-from compressor.model.weights import WeightFilter, filtered_weights
+from compressor.model.weights import filtered_weights
 from compressor.plugin import Pruned
 from compressor.progress import announced, track
 from compressor.prune import (
@@ -19,13 +18,13 @@ from compressor.prune import (
     Share,
     Showing,
     Signals,
-    cut_weights,
     find_orders,
     kept_score,
     reordered,
     select_masks,
     show_batches,
 )
+from compressor_plugins.methods._layouts import layouts_of, say_skipped
 from compressor_plugins.methods._report import Stopwatch
 
 if TYPE_CHECKING:
@@ -86,23 +85,8 @@ def chosen_layouts(method: WeightPruning, model: nn.Module) -> dict[str, Blocks]
     Raises:
         InputError: no weight is left.
     """
-    weights = filtered_weights(model, method.chosen())
-    if not weights:
-        known = [name.removesuffix(".weight") for name in filtered_weights(model, WeightFilter())]
-        raise InputError(
-            f"{method.name}: op_names, excluded_op_names and pruning_op_types choose no layer; expected some of {len(known)}, "
-            f"such as {', '.join(known[:6])}",
-            hint="correct the expressions: they are searched in such names",
-        )
-    layouts, skipped = cut_weights(weights, method.pattern.blocks)
-    if not layouts:
-        raise InputError(
-            f"{method.name}: none of the {len(weights)} chosen weights can take the pattern {method.pattern.label}; "
-            f"{min(skipped)}: {skipped[min(skipped)]}",
-            hint="choose another pattern, or other layers by op_names",
-        )
-    for name, why in skipped.items():
-        announced.warning("%s stays dense under pattern %s: %s", name, method.pattern.label, why)
+    layouts, skipped = layouts_of(model, filtered_weights(model, method.chosen()), method.pattern, method.name)
+    say_skipped(skipped, method.pattern, method.name)
     return layouts
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
 from compressor.plugin import Choice, PruningMethod, SparsityPattern, Target
 from compressor_plugins.methods._weight_choice import BlockComparison, WeightChoice
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
 class WeightPruning(WeightChoice, PruningMethod):
@@ -42,6 +45,13 @@ class WeightPruning(WeightChoice, PruningMethod):
             message = f"permute keeps more under N:M patterns such as 2:4; got pattern {self.pattern.label}"
             raise ValueError(message)
         return self
+
+    def check(self, model: nn.Module) -> None:
+        """Check that some layer is chosen and can take the pattern."""
+        from compressor.model.weights import filtered_weights
+        from compressor_plugins.methods._layouts import layouts_of
+
+        layouts_of(model, filtered_weights(model, self.chosen()), self.pattern, self.name)
 
     @property
     def sparsity(self) -> float:

@@ -12,6 +12,8 @@ from compressor_plugins.methods._gradual_options import PrunerBlock, PrunerOptio
 from compressor_plugins.patterns.block import Block
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from compressor.run.session import Session
 
 
@@ -77,6 +79,12 @@ class Gradual(PrunerOptions, PruningMethod):
             block.model_copy(update={name: value for name, value in own.items() if name not in block.model_fields_set})
             for block in self.pruning_configs
         )
+
+    def check(self, model: nn.Module) -> None:
+        """Check that each pruner has layers of its own that can take its pattern."""
+        from compressor_plugins.methods._gradual_setup import parts_of
+
+        parts_of(self, model)
 
     def prune(self, session: Session) -> Pruned:
         """Return masks of weights, and the trained weights."""
