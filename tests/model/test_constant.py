@@ -45,6 +45,8 @@ def assert_same(model: nn.Module, smaller: nn.Module) -> None:
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
 def test_empty_units_go_and_the_output_stays(model_type: str, side: str, attention: str):
     family = FAMILIES[model_type]
+    if attention == "sdpa" and not tiny_model(model_type)._supports_sdpa:
+        pytest.skip("this version of transformers has no sdpa for this model")
     model = tiny_model(model_type, attention=attention)
     first, second, third, fourth, *_ = family.groups(model)
     for group, units in (

@@ -26,15 +26,16 @@ def test_every_eighth_row_is_held_out_whatever_the_batches(tmp_path: Path) -> No
 
 
 @TWO_LAYOUTS
-@pytest.mark.parametrize(("states", "calls"), [(0, 0), (0, 1 << 30), (1 << 30, 0), (100_000, 2_000)])
+@pytest.mark.parametrize(("states", "calls"), [(0, 0), (0, 1 << 30), (1 << 30, 0), (100_000, None)])
 def test_room_changes_what_is_run_again_and_nothing_else(
-    model_type: str, states: int, calls: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    model_type: str, states: int, calls: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found = []
-    for name, room in (("as it is", None), ("changed", (states, calls))):
-        if room:
-            monkeypatch.setattr(teachers, "STATES", room[0])
-            monkeypatch.setattr(teachers, "CALLS", room[1])
+    found: list[Student] = []
+    for name in ("as it is", "changed"):
+        if found:
+            one = found[0].teacher._visits[0].size  # what is in a call depends on the version of transformers
+            monkeypatch.setattr(teachers, "STATES", states)
+            monkeypatch.setattr(teachers, "CALLS", one if calls is None else calls)
         teacher = teacher_on(tmp_path / name, tiny_model(model_type), FAMILIES[model_type])
         student = Student(teacher, copy_of(teacher, example_masks(teacher.groups)["ragged"]), name="student")
         climb(teacher, student)
