@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerBase
 
 from compressor.model.outputs import INPUTS
 
-PLAIN = ("labels", "window")
+PLAIN = ("labels", "window", "index")
 """Columns of numbers that join a batch as they are, shape (B,) or (B, 2)."""
 
 

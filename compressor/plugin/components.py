@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from compressor.model.masks import Masks
     from compressor.plugin.target import Target
     from compressor.run.session import Session
+    from compressor.train.rows import NumberedRows
 
 __all__ = [
     "Component",
@@ -166,9 +167,25 @@ class LossRun(abc.ABC):
         Such means do not change when a batch is cut into parts, over time or over processes.
 
         Args:
-            student: transformers' output of the model in training, float32; ``hidden_states`` where ``Loss.hidden``.
+            student: transformers' output of the model in training, float32; ``hidden_states`` where ``Loss.hidden``,
+                ``last_hidden_state`` and, of an encoder with a pooler, ``pooler_output`` where ``Loss.encoder``.
             teacher: the same of the dense model, in eval mode and without gradients.
-            batch: ``input_ids`` and friends (B, T), ``labels``, ``window``.
+            batch: ``input_ids`` and friends (B, T), ``labels``, ``window``, and ``index`` (B,), every row's number in the
+                train split, the same in all epochs.
+        """
+
+    def prepare(self, student: nn.Module, rows: NumberedRows) -> None:  # noqa: B027 - few losses remember
+        """Look at the rows that will be trained on, once, before the first step.
+
+        Args:
+            student: the model in training as it is now, in eval mode.
+            rows: tokenised, each with its ``index``.
+        """
+
+    def snapshot(self, student: nn.Module) -> None:  # noqa: B027 - few losses remember
+        """Look at the model in training as it is now, in eval mode.
+
+        Called at the start of every epoch but the first; of a method that prunes in cuts, before every cut but the first.
         """
 
     def frozen(self, model: nn.Module) -> frozenset[str]:
@@ -190,6 +207,7 @@ class Loss(Component):
     needs_labels: ClassVar[bool] = False
     needs_teacher: ClassVar[bool] = True
     hidden: ClassVar[bool] = False
+    encoder: ClassVar[bool] = False
 
     weight: float = Field(default=1.0, gt=0, description="What the term is multiplied by.")
 

@@ -59,6 +59,10 @@ class Share:
         distributed.all_reduce(total)
         return total
 
+    def meet(self) -> None:
+        """Wait until all processes have come to this point; one alone waits for nobody."""
+        self.summed(torch.zeros(1))
+
     def joined(self, part: Tensor, *, rows: int, batch_size: int) -> Tensor:
         """Return what one process alone would have found for every row, bit by bit, in the order of the batches.
 

@@ -3,6 +3,18 @@
 from compressor.processes import Processes
 from compressor.train.checkpoints import Stateful
 from compressor.train.enforce import Enforced
-from compressor.train.fit import Extension, Trained, TrainingRun
+from compressor.train.fit import CHECKPOINTS, Extension, Trained, TrainingRun
+from compressor.train.rows import NumberedRows
+from compressor.train.trainer import ParameterGroup
 
-__all__ = ["Enforced", "Extension", "Processes", "Stateful", "Trained", "TrainingRun"]
+__all__ = [
+    "CHECKPOINTS",
+    "Enforced",
+    "Extension",
+    "NumberedRows",
+    "ParameterGroup",
+    "Processes",
+    "Stateful",
+    "Trained",
+    "TrainingRun",
+]

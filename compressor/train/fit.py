@@ -6,28 +6,26 @@ import copy
 import hashlib
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from torch import Tensor, nn
 from transformers import TrainerCallback, TrainingArguments
 
-from compressor.errors import InputError
 from compressor.model.batches import collate
 from compressor.model.checkpoint import fingerprint
 from compressor.model.elements import apply_masks
 from compressor.plugin.training import Training
-from compressor.processes import Processes
 from compressor.train import checkpoints
 from compressor.train.enforce import Enforced, Enforcing
 from compressor.train.objective import Objective, Term, Terms
 from compressor.train.report import POINTS, Progress, diverged, loss_figures
-from compressor.train.rows import Batches, Layout
-from compressor.train.trainer import Feed, ObjectiveTrainer, Saved
+from compressor.train.rows import Batches, drawn, laid_out
+from compressor.train.trainer import EpochStart, Feed, ObjectiveTrainer, ParameterGroup, Saved
 
 if TYPE_CHECKING:
     from compressor.run.session import Session
@@ -60,11 +58,18 @@ class Extension:
             Masks are enforced after these.
         states: saved in every checkpoint as ``<name>.safetensors``, and restored from it; the masks already are.
         key: what the result depends on beside the training's own options: a checkpoint of another key is not used.
+        groups: parameters of ``run.student`` with a learning rate of their own.
+        penalty: on parameters of ``run.student``, a scalar that every loss gets added.
+        snapshots: whether the losses see the model at the start of every epoch but the first; else the method calls
+            ``run.snapshot()`` when it is time.
     """
 
     callbacks: Sequence[TrainerCallback] = ()
     states: Mapping[str, checkpoints.Stateful] = field(default_factory=dict)
     key: str = ""
+    groups: Sequence[ParameterGroup] = ()
+    penalty: Callable[[], Tensor] | None = None
+    snapshots: bool = True
 
 
 class TrainingRun:
@@ -75,6 +80,8 @@ class TrainingRun:
         options: of the training.
         student: the model that is trained, a copy.
         enforced: its element-wise masks, at first the session's; ``enforced.hold(masks)`` changes them.
+        rows: that are trained on, each with its number in the train split.
+        objective: the student with its loss: ``objective(**batch)["loss"]``.
         layout: ``layout.steps`` are the optimizer steps of an epoch.
         steps: optimizer steps in all.
     """
@@ -93,8 +100,31 @@ class TrainingRun:
         self.layout = laid_out(len(self.rows), options, seed=session.seed)
         self.steps = options.max_steps or math.ceil(round(options.epochs * self.layout.steps, 6))
         self.objective = Objective(self.student, Terms(terms, session.teacher, dropout=options.dropout))
+        with self._evaluated() as student:
+            for term in terms:
+                term.run.prepare(student, self.rows)
         for parameter in self.unreached():
             parameter.requires_grad_(False)
+
+    @property
+    def warmup_steps(self) -> int:
+        """Steps of rising learning rate."""
+        return warmup_steps(self.options, self.steps)
+
+    @contextmanager
+    def _evaluated(self) -> Iterator[nn.Module]:
+        """Have the student in eval mode for a while."""
+        training = self.student.training
+        try:
+            yield self.student.eval()
+        finally:
+            self.student.train(training)
+
+    def snapshot(self) -> None:
+        """Let the losses that remember see the student as it is now."""
+        with self._evaluated() as student:
+            for term in self.objective.terms.terms:
+                term.run.snapshot(student)
 
     def unreached(self) -> list[nn.Parameter]:
         """Return parameters that no term of the loss depends on, such as the pooler of an encoder without a head."""
@@ -124,8 +154,10 @@ class TrainingRun:
         found = checkpoints.newest(directory, fingerprint=saved.fingerprint)
         feed = Feed(self.rows, Batches(self.layout), self.session.tokenizer)
         trainer = ObjectiveTrainer(self.objective, self.arguments(directory), feed, saved)
+        trainer.groups, self.objective.penalty = more.groups, more.penalty
         progress = Progress(self.options.name)
-        for callback in (*more.callbacks, Enforcing(self.enforced), progress):
+        epochs = [EpochStart(self.layout, self.snapshot)] if more.snapshots else []
+        for callback in (*epochs, *more.callbacks, Enforcing(self.enforced), progress):
             trainer.add_callback(callback)
         if trainer.args.should_save and directory.is_dir():
             checkpoints.remove_unusable(directory, fingerprint=saved.fingerprint)
@@ -182,7 +214,7 @@ class TrainingRun:
             adam_beta1=options.betas[0],
             adam_beta2=options.betas[1],
             max_grad_norm=options.max_grad_norm,
-            warmup_steps=warmup_steps(options, self.steps),
+            warmup_steps=self.warmup_steps,
             lr_scheduler_type=options.schedule,
             bf16=options.precision == "bf16",
             fp16=options.precision == "fp16",
@@ -213,43 +245,6 @@ class _Losses:
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         self.objective.load_state_dict_of_losses(state)
-
-
-def drawn(rows: Sequence[Mapping[str, Any]], options: Training, *, seed: int) -> Sequence[Mapping[str, Any]]:
-    """Return the train rows, or those that ``samples`` or ``fraction`` ask for, drawn without replacement."""
-    count = len(rows) if options.fraction is None else math.ceil(round(options.fraction * len(rows), 6))
-    count = min(count, options.samples or count)
-    if count == len(rows):
-        return rows
-    chosen = np.random.default_rng(seed).permutation(len(rows))[:count]
-    return [rows[int(number)] for number in chosen]
-
-
-def laid_out(rows: int, options: Training, *, seed: int) -> Layout:
-    """Return how the rows are cut into steps, parts and processes.
-
-    Raises:
-        InputError: they are fewer than a batch, or a batch does not divide.
-    """
-    processes = Processes.of_environment()
-    if rows < options.batch_size:
-        raise InputError(
-            f"training: {rows} train rows are fewer than batch_size {options.batch_size}", hint="lower train.batch_size"
-        )
-    if options.batch_size % (options.gradient_accumulation * processes.count):
-        raise InputError(
-            f"training: batch_size {options.batch_size} does not divide into {options.gradient_accumulation} parts for "
-            f"{processes.count} processes each",
-            hint="batch_size counts the rows of all processes: make it a multiple of gradient_accumulation x processes",
-        )
-    return Layout(
-        rows=rows,
-        batch_size=options.batch_size,
-        parts=options.gradient_accumulation,
-        processes=processes.count,
-        process=processes.rank,
-        seed=seed,
-    )
 
 
 def warmup_steps(options: Training, steps: int) -> int:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,9 @@ from torch import Tensor, nn
 
 from compressor.model.outputs import accepted_inputs
 from compressor.plugin.components import Loss, LossRun
+
+ENCODED = ("last_hidden_state", "pooler_output")
+"""What losses with ``Loss.encoder`` read beside the head's outputs: shapes (B, T, D) and, where there is a pooler, (B, D)."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,7 @@ class Objective(nn.Module):
     Attributes:
         student: the model in training.
         history: every term's value, unweighted, of every batch part so far, each shape (terms,).
+        penalty: on the student's parameters, a scalar that is added to the loss; None = nothing.
     """
 
     accepts_loss_kwargs = False  # transformers would scale the loss by the number of labels
@@ -57,6 +61,7 @@ class Objective(nn.Module):
         super().__init__()
         self.student = student
         self.history: list[Tensor] = []
+        self.penalty: Callable[[], Tensor] | None = None
         self._terms = (terms,)
         self._options = {"output_hidden_states": True} if terms.any("hidden") else {}
 
@@ -78,13 +83,20 @@ class Objective(nn.Module):
         with _full_precision(batch["input_ids"].device.type):
             values = [term.run(student, teacher, batch) for term in self.terms.terms]
             weighted = [term.loss.weight * value for term, value in zip(self.terms.terms, values, strict=True)]
+            loss = torch.stack(weighted).sum() + (self.penalty() if self.penalty else 0.0)
         if self.training:
             self.history.append(torch.stack([value.detach() for value in values]))
-        return {"loss": torch.stack(weighted).sum()}
+        return {"loss": loss}
 
     def _outputs(self, model: nn.Module, batch: Mapping[str, Tensor]) -> Any:
         inputs = {name: batch[name] for name in accepted_inputs(model) if name in batch}
-        return model(**inputs, **self._options)
+        if not self.terms.any("encoder"):
+            return model(**inputs, **self._options)
+        with encoder_output(model) as encoded:
+            outputs = model(**inputs, **self._options)
+        for name, value in encoded.items():
+            outputs[name] = value
+        return outputs
 
     def _teacher_outputs(self, batch: Mapping[str, Tensor]) -> Any:
         if not self.terms.any("needs_teacher"):
@@ -104,6 +116,22 @@ class Objective(nn.Module):
         for number, term in enumerate(self.terms.terms):
             own = {name.removeprefix(f"{number}."): v for name, v in state.items() if name.startswith(f"{number}.")}
             term.run.load_state_dict(own)
+
+
+@contextmanager
+def encoder_output(model: nn.Module) -> Iterator[dict[str, Tensor]]:
+    """Collect what the encoder gives in a forward pass of the whole model: the names are those of ``ENCODED``."""
+    whole: Any = model
+    encoded: dict[str, Tensor] = {}
+
+    def keep(_: nn.Module, __: Any, output: Any) -> None:
+        encoded.update({name: output[name] for name in ENCODED if output.get(name) is not None})
+
+    hook = whole.base_model.register_forward_hook(keep)
+    try:
+        yield encoded
+    finally:
+        hook.remove()
 
 
 def _float32(outputs: Any) -> Any:

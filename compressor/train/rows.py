@@ -1,12 +1,46 @@
-"""Which rows are in which batch: a function of the seed and the epoch alone."""
+"""Which rows are in which batch: a function of the seed and the epoch alone; every row knows its number."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from torch.utils.data import Sampler
+
+from compressor.errors import InputError
+from compressor.plugin.training import Training
+from compressor.processes import Processes
+
+
+@dataclass(frozen=True)
+class NumberedRows:
+    """Rows of the train split, each with its number there as ``index``: losses remember rows by it.
+
+    Attributes:
+        rows: of the split.
+        numbers: of those that are meant, in this order, shape (n,).
+    """
+
+    rows: Sequence[Mapping[str, Any]]
+    numbers: np.ndarray
+
+    def __len__(self) -> int:
+        """Return how many there are."""
+        return len(self.numbers)
+
+    def __getitem__(self, place: int) -> dict[str, Any]:
+        """Return the row at a place."""
+        number = int(self.numbers[place])
+        return {**self.rows[number], "index": number}
+
+    def column(self, name: str) -> list[Any]:
+        """Return a column of them."""
+        whole: Any = self.rows
+        values = whole[name] if hasattr(whole, "column_names") else [row[name] for row in whole]
+        return [values[number] for number in self.numbers]
 
 
 @dataclass(frozen=True)
@@ -69,3 +103,39 @@ class Batches(Sampler[list[int]]):
     def __len__(self) -> int:
         """Return the number of parts of an epoch."""
         return self.layout.steps * self.layout.parts
+
+
+def drawn(rows: Sequence[Mapping[str, Any]], options: Training, *, seed: int) -> NumberedRows:
+    """Return the train rows, or those that ``samples`` or ``fraction`` ask for, drawn without replacement."""
+    count = len(rows) if options.fraction is None else math.ceil(round(options.fraction * len(rows), 6))
+    count = min(count, options.samples or count)
+    if count == len(rows):
+        return NumberedRows(rows, np.arange(count))
+    return NumberedRows(rows, np.random.default_rng(seed).permutation(len(rows))[:count])
+
+
+def laid_out(rows: int, options: Training, *, seed: int) -> Layout:
+    """Return how the rows are cut into steps, parts and processes.
+
+    Raises:
+        InputError: they are fewer than a batch, or a batch does not divide.
+    """
+    processes = Processes.of_environment()
+    if rows < options.batch_size:
+        raise InputError(
+            f"training: {rows} train rows are fewer than batch_size {options.batch_size}", hint="lower train.batch_size"
+        )
+    if options.batch_size % (options.gradient_accumulation * processes.count):
+        raise InputError(
+            f"training: batch_size {options.batch_size} does not divide into {options.gradient_accumulation} parts for "
+            f"{processes.count} processes each",
+            hint="batch_size counts the rows of all processes: make it a multiple of gradient_accumulation x processes",
+        )
+    return Layout(
+        rows=rows,
+        batch_size=options.batch_size,
+        parts=options.gradient_accumulation,
+        processes=processes.count,
+        process=processes.rank,
+        seed=seed,
+    )

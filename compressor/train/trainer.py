@@ -6,7 +6,7 @@ back with ``weights_only``; its pickled arguments are not written.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,13 +14,14 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file
+from torch import nn
 from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerBase, PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
 from compressor.model.batches import collate
 from compressor.train import checkpoints
 from compressor.train.objective import Objective
-from compressor.train.rows import Batches
+from compressor.train.rows import Batches, Layout, NumberedRows
 
 WEIGHTS = "weights.safetensors"
 
@@ -29,7 +30,7 @@ WEIGHTS = "weights.safetensors"
 class Feed:
     """Rows, which of them are in which batch, and what pads them."""
 
-    rows: Sequence[Mapping[str, Any]]
+    rows: NumberedRows
     batches: Batches
     tokenizer: PreTrainedTokenizerBase
 
@@ -47,6 +48,21 @@ class Saved:
     fingerprint: str
 
 
+@dataclass(frozen=True)
+class ParameterGroup:
+    """Parameters that are learned at a rate of their own.
+
+    Attributes:
+        parameters: of the model in training.
+        learning_rate: highest; the schedule is that of all.
+        weight_decay: of AdamW.
+    """
+
+    parameters: Sequence[nn.Parameter]
+    learning_rate: float
+    weight_decay: float = 0.0
+
+
 class EpochOrder(TrainerCallback):
     """Tells the batches which epoch begins."""
 
@@ -58,6 +74,23 @@ class EpochOrder(TrainerCallback):
         self.batches.epoch = state.global_step // self.batches.layout.steps
 
 
+class EpochStart(TrainerCallback):
+    """Has the losses that remember see the model at the start of every epoch but the first.
+
+    Attributes:
+        layout: of the rows.
+        snapshot: shows them the model.
+    """
+
+    def __init__(self, layout: Layout, snapshot: Callable[[], None]) -> None:
+        self.layout, self.snapshot = layout, snapshot
+
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002 - transformers'
+        """Take a snapshot; where a resumed training goes on within an epoch, its checkpoint has that epoch's."""
+        if state.global_step and not state.global_step % self.layout.steps:
+            self.snapshot()
+
+
 class ObjectiveTrainer(Trainer):
     """Trains the student of an objective.
 
@@ -65,7 +98,10 @@ class ObjectiveTrainer(Trainer):
         objective: the module in training.
         feed: its rows.
         saved: what its checkpoints hold of ours.
+        groups: of parameters with a learning rate of their own.
     """
+
+    groups: Sequence[ParameterGroup] = ()
 
     def __init__(self, objective: Objective, arguments: TrainingArguments, feed: Feed, saved: Saved) -> None:
         self.objective: Objective = objective
@@ -83,6 +119,20 @@ class ObjectiveTrainer(Trainer):
             collate_fn=partial(collate, tokenizer=self.feed.tokenizer),
             generator=torch.Generator(),
         )
+
+    def create_optimizer(self, *model: nn.Module) -> torch.optim.Optimizer:
+        """Return transformers' AdamW, with the parameters of ``groups`` in groups of their own."""
+        fresh = self.optimizer is None
+        optimizer: torch.optim.Optimizer = super().create_optimizer(*model)
+        if fresh and self.groups:
+            own = {id(parameter) for group in self.groups for parameter in group.parameters}
+            for rest in optimizer.param_groups:
+                rest["params"] = [parameter for parameter in rest["params"] if id(parameter) not in own]
+            for group in self.groups:
+                optimizer.add_param_group(
+                    {"params": list(group.parameters), "lr": group.learning_rate, "weight_decay": group.weight_decay}
+                )
+        return optimizer
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:  # noqa: ARG002 - transformers'
         """Write the student's weights, and no pickled arguments."""

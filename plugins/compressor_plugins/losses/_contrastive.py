@@ -1,0 +1,138 @@
+"""CAP's contrastive loss at work: a training's vectors against banks of vectors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from compressor.errors import InputError
+from compressor.model import load_pretrained, local_directory
+from compressor.plugin import LossRun
+from compressor_plugins.losses._banks import Bank, Encoding, places_of
+from compressor_plugins.losses._contrast import Vectors, contrast, sentence_vectors
+
+if TYPE_CHECKING:
+    from compressor.run.session import Session
+    from compressor.train import NumberedRows
+    from compressor_plugins.losses.contrastive import Contrastive
+
+
+def has_classes(session: Session) -> bool:
+    """Tell whether the session's model chooses between classes."""
+    config: Any = session.model.config
+    return session.task.head == "sequence-classification" and config.num_labels > 1
+
+
+class AgainstBanks(LossRun):
+    """The contrastive loss at work.
+
+    Attributes:
+        options: of the loss.
+        session: gives the dense model, the tokenizer, the directory and the seed.
+        snapshots: banks of the model in training, oldest first.
+    """
+
+    def __init__(self, options: Contrastive, session: Session) -> None:
+        self.options, self.session = options, session
+        self.snapshots: list[Bank] = []
+        self._fixed: list[Bank] = []
+
+    def prepare(self, student: nn.Module, rows: NumberedRows) -> None:
+        """Make, or find, the banks that stay as they are."""
+        options, session = self.options, self.session
+        self._encoding = Encoding(session, rows, options.vector)
+        self._places = places_of(rows.numbers)
+        labels = rows.column("labels") if has_classes(session) and options.supervised else None
+        self._labels = None if labels is None else torch.as_tensor(np.asarray(labels))
+        self._fixed = []
+        if "PrC" in options.modules:
+            self._fixed.append(
+                self._encoding.bank(pretrained_encoder(options, session, student), "the pre-trained encoder")
+            )
+        if "FiC" in options.modules:
+            self._fixed.append(self._encoding.bank(session.teacher, "the dense model"))
+
+    def snapshot(self, student: nn.Module) -> None:
+        """Add a bank of the model as it is now."""
+        if "SnC" in self.options.modules:
+            made = self._encoding.bank(student, "a snapshot")
+            self.snapshots = [*self.snapshots, made][-self.options.max_snapshots :]
+
+    def __call__(self, student: Any, teacher: Any, batch: Mapping[str, Tensor]) -> Tensor:  # noqa: ARG002 - the contract's
+        """Return the sum of the banks' terms."""
+        vectors = sentence_vectors(student, batch["attention_mask"], self.options.vector)
+        anchors = Vectors(vectors, batch["index"], batch["labels"] if self._labels is not None else None)
+        total = vectors.sum() * 0.0  # where there is no bank yet, nothing is lost
+        for banks in ([bank] for bank in self._fixed):
+            total = total + self._loss(anchors, banks)
+        return total + self._loss(anchors, self.snapshots) if self.snapshots else total
+
+    def _loss(self, anchors: Vectors, banks: Sequence[Bank]) -> Tensor:
+        terms = contrast(anchors, self._candidates(anchors, banks), self.options.temperature)
+        unsupervised, supervised = terms.means(self.options.norm)
+        return self.options.unsupervised * unsupervised + self.options.supervised * supervised
+
+    def _candidates(self, anchors: Vectors, banks: Sequence[Bank]) -> Vectors:
+        """Return the batch's rows and others, of every bank."""
+        own = self._places[anchors.index.cpu().numpy()]
+        places = np.concatenate([own, self._extra(own, self.options.extra_examples // len(banks))])
+        device = anchors.index.device
+        vectors = torch.cat([bank.at(places) for bank in banks]).to(device)
+        numbers = torch.from_numpy(self._encoding.rows.numbers[places]).repeat(len(banks)).to(device)
+        labels = None if self._labels is None else self._labels[places].repeat(len(banks)).to(device)
+        return Vectors(vectors, numbers, labels)
+
+    def _extra(self, own: np.ndarray, count: int) -> np.ndarray:
+        """Draw places of other rows, without replacement; the batch and the seed alone decide, so nothing needs saving."""
+        rows = len(self._encoding.rows)
+        drawn = np.random.default_rng([self.session.seed, *own.tolist()]).choice(
+            rows, size=min(rows, count + len(own)), replace=False
+        )
+        return drawn[~np.isin(drawn, own)][:count]
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return which snapshots there are, shape (R, 32): the digests that name their files."""
+        digests = [list(bytes.fromhex(bank.digest)) for bank in self.snapshots]
+        return {"snapshots": torch.tensor(digests, dtype=torch.uint8)} if digests else {}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Find the snapshots again."""
+        digests = state["snapshots"].tolist() if "snapshots" in state else []
+        self.snapshots = [self._encoding.opened(bytes(digest).hex()) for digest in digests]
+
+
+def pretrained_encoder(options: Contrastive, session: Session, student: nn.Module) -> nn.Module:
+    """Load the encoder of PrC.
+
+    Raises:
+        InputError: there is none, it is the dense model itself, or it is another architecture.
+    """
+    source = (
+        session.source
+        if options.pretrained is None
+        else local_directory(options.pretrained, options.pretrained_revision)
+    )
+    families = dict.fromkeys(session.family.model_types, session.family)
+    found: Any = load_pretrained(str(source), families, head="feature-extraction")
+    ours: Any = student
+    for size in ("hidden_size", "vocab_size"):
+        if getattr(found.config, size) != getattr(ours.config, size):
+            raise InputError(
+                f"loss 'contrastive': the pre-trained encoder {source} has {size} {getattr(found.config, size)}; "
+                f"the model has {getattr(ours.config, size)}",
+                hint="PrC contrasts with the encoder that the model was fine-tuned from",
+            )
+    dense: Any = session.teacher
+    states = (found.state_dict(), dense.base_model.state_dict())
+    same = all(torch.equal(value.cpu(), states[0][name]) for name, value in states[1].items() if name in states[0])
+    if options.pretrained is None and same:
+        raise InputError(
+            "loss 'contrastive': PrC contrasts with the pre-trained encoder, and the run started from the fine-tuned one",
+            hint="name the encoder it was fine-tuned from as pretrained, or choose modules: [SnC, FiC]",
+        )
+    encoder: nn.Module = found.to(session.device)
+    return encoder
