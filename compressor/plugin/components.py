@@ -82,6 +82,11 @@ class PruningMethod(Component):
         """Whether all processes of a data-parallel run call ``prune``; else the first one does, for all."""
         return False
 
+    @property
+    def zeroes(self) -> bool:
+        """Whether it leaves zeros in weights that stay, as a target of sparsity asks for."""
+        return getattr(getattr(self, "target", None), "sparsity", None) is not None
+
     def check(self, model: nn.Module) -> None:
         """Check that the options suit the model that a run starts from, before hours are spent on steps that come first.
 

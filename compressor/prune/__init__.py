@@ -20,7 +20,7 @@ from compressor.prune.observation import Showing, real_tokens, show_batches
 from compressor.prune.permutation import Search, find_orders, kept_score, reordered
 from compressor.prune.reconstruction import reconstruct
 from compressor.prune.removal import Removal, remove_units
-from compressor.prune.schedule import Decay, Schedule, epoch_schedule, sparsity_at
+from compressor.prune.schedule import Decay, Schedule, cubic_ramp, epoch_schedule, sparsity_at
 from compressor.prune.selection import Selection, cut_weights, partway, select_masks
 from compressor.prune.sharing import Share
 from compressor.prune.shelf import Shelf, temporary_shelf
@@ -60,6 +60,7 @@ __all__ = [
     "Tuning",
     "choose_levels",
     "consumer_inputs",
+    "cubic_ramp",
     "cut_weights",
     "epoch_schedule",
     "find_orders",

@@ -43,6 +43,16 @@ def sparsity_at(decay: Decay, progress: float, final: float, *, initial: float =
     return final if progress >= 1 else CURVES[decay](progress, final, initial)
 
 
+def cubic_ramp(step: float, *, start: float, end: float, initial: float, final: float) -> float:
+    """Return the value at an optimizer step: initial up to ``start``, final from ``end`` on, between them fast at first.
+
+    ``final + (initial - final) * ((end - step) / (end - start))^3`` (Zhu and Gupta 2017; Sanh et al. 2020, section 4).
+    """
+    if step <= start:
+        return initial
+    return final if step >= end else final + (initial - final) * ((end - step) / (end - start)) ** 3
+
+
 @dataclass(frozen=True)
 class Schedule:
     """Pruning events, in optimizer steps.

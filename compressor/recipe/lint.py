@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from compressor.plugin import SparsityPattern, Target, Training
+from compressor.plugin import PruningMethod, SparsityPattern, Training
 from compressor.plugin.component import nested
 from compressor.recipe.options import Verification
 
@@ -31,9 +31,8 @@ def _of_zeros(step: Step) -> Iterator[str]:
             f"stays as large. Such zeros are good for {pattern.use}. Faster on the CPU are structured methods, which remove heads "
             "and neurons under a target of macs or latency (compress components method)"
         )
-    target = getattr(step.component, "target", None)
-    if isinstance(target, Target) and target.sparsity is not None and not patterns:
-        yield f"{step.path}: a sparsity target zeroes single weights; {ZEROS}, so the model gets no faster and no smaller"
+    if isinstance(step.component, PruningMethod) and step.component.zeroes and not patterns:
+        yield f"{step.path}: {step.component.name} zeroes single weights; {ZEROS}, so the model gets no faster and no smaller"
 
 
 def lint(steps: Sequence[Step]) -> tuple[str, ...]:

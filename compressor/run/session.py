@@ -14,6 +14,7 @@ from compressor.model.latency_table import LatencyTable, Workload
 from compressor.model.masks import Masks
 from compressor.model.outputs import accepted_inputs
 from compressor.run.latency import Request, exporter_of, latency_table
+from compressor.run.verification import quality_in_torch
 
 if TYPE_CHECKING:
     from torch import nn
@@ -24,6 +25,10 @@ if TYPE_CHECKING:
     from compressor.plugin.components import ModelFamily, Pruned, Task
     from compressor.recipe.plan import Plan, Step
     from compressor.run.data import Calibration
+
+
+GLANCE = 512
+"""Examples that a training is judged on, before and after: a glance, where verification takes all."""
 
 
 @dataclass(frozen=True)
@@ -103,6 +108,15 @@ class Session:
         layers = shapes.layer_ids(self.teacher.config, groups)
         before, now = (shapes.kept_ids(model.config, groups, layers) for model in (self.teacher, self.model))
         return Masks({name: torch.isin(torch.tensor(ids), torch.tensor(now[name])) for name, ids in before.items()})
+
+    def quality(self, model: nn.Module, *, examples: int | None = GLANCE) -> dict[str, float]:
+        """Return the task's metrics of a model in torch; none where the run neither trains nor verifies.
+
+        Args:
+            model: any of this run.
+            examples: of the validation split, drawn by seed; None = all.
+        """
+        return quality_in_torch(self, model, examples)
 
     def latency_table(
         self, *, batch: int, sequence: int, threads: int = 1, provider: Literal["cpu", "cuda", "tensorrt"] = "cpu"

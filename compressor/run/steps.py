@@ -28,7 +28,7 @@ from compressor.recipe.plan import Step
 from compressor.run.calls import NamedFamily, plugin_call
 from compressor.run.pruning import applied, checked_pruned
 from compressor.run.session import Outcome, Session, latest
-from compressor.run.verification import Subject, quality_in_torch, verify
+from compressor.run.verification import Subject, verify
 from compressor.train import TrainingRun
 
 WEIGHT_MASKS, ALIGNED = "weight_masks.safetensors", "aligned.json"
@@ -67,9 +67,9 @@ def _prune(step: Step, session: Session) -> dict[str, Any]:
 
 def _train(step: Step, session: Session) -> dict[str, Any]:
     options = cast("Training", step.component)
-    before = quality_in_torch(session, session.model)
+    before = session.quality(session.model)
     trained = TrainingRun(session, options).fit()
-    after = quality_in_torch(session, trained.model)
+    after = session.quality(trained.model)
     checkpoint.save(trained.model, _stage(step, session) / "model")
     dense = _makes_dense(session)
     _adopt(trained.model, session, dense=dense)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 from transformers import PreTrainedTokenizerBase
@@ -17,12 +17,14 @@ from compressor.plugin.components import Task
 from compressor.recipe.options import Verification
 from compressor.run.calls import plugin_call
 from compressor.run.data import draw_examples, rows_digest
-from compressor.run.session import Session
 from compressor.verify.environment import environment
 from compressor.verify.evaluate import Quality, Rows, compare, onnx_outputs, torch_outputs
 from compressor.verify.gates import Limits, check_gates, failed
 from compressor.verify.latency import LatencyRow, Protocol, Shape, measure
 from compressor.verify.statistics import Resampling
+
+if TYPE_CHECKING:
+    from compressor.run.session import Session
 
 
 @dataclass(frozen=True)
@@ -78,15 +80,11 @@ def verify(subject: Subject, options: Verification, *, seed: int) -> dict[str, A
     }
 
 
-GLANCE = 512
-"""Examples that a training is judged on, before and after: a glance, where verification takes all."""
-
-
-def quality_in_torch(session: Session, model: nn.Module) -> dict[str, float]:
-    """Return the task's metrics of a model on ``GLANCE`` validation examples, in torch; none where none are loaded."""
+def quality_in_torch(session: Session, model: nn.Module, examples: int | None) -> dict[str, float]:
+    """Return the task's metrics of a model on so many validation examples, in torch; none where none are loaded."""
     if not session.validation:
         return {}
-    rows = draw_examples(session.validation, GLANCE, seed=session.seed)
+    rows = draw_examples(session.validation, examples, seed=session.seed)
     models = [model, session.teacher] if session.task.label_free else [model]
     outputs = [
         torch_outputs(

@@ -28,7 +28,7 @@ class Section:
 
 def sections(report: Data) -> Iterator[Section]:
     """Yield the tables of a run's report, of a benchmark (latency alone), or of an inspection."""
-    trained = [step for step in report.get("steps") or () if "training" in step["metrics"]]
+    trained = [step for step in report.get("steps") or () if {"training", "trainings"} & step["metrics"].keys()]
     if trained:
         yield training_section(trained)
     if report.get("model"):
@@ -64,17 +64,18 @@ def target_section(steps: Sequence[Data], latency: Sequence[Data]) -> Section:
 
 
 def training_section(steps: Sequence[Data]) -> Section:
-    """What trainings did: the loss over their first and last tenth, and the task's metric on a few rows, in torch."""
+    """What trainings did, of a step that has several each: the loss over the first and last tenth, and the metric in torch."""
     rows = []
-    for step in steps:
-        training = step["metrics"]["training"]
+    every = [(s, one) for s in steps for one in s["metrics"].get("trainings") or [s["metrics"]["training"]]]
+    for step, training in every:
         loss, quality = training["loss"], training.get("quality")
         name = quality["metric"] if quality else ""
         change = f"{name} {quality['before'][name]:.4f} -> {quality['after'][name]:.4f}" if quality else ""
         losses = f"{loss['first']:.4g} -> {loss['last']:.4g}"
         rows.append((step["slug"], training.get("makes", ""), f"{training['steps']:,}", losses, change))
     note = (
-        "loss: means of the first and the last tenth of the steps; metric: in torch, on at most 512 validation examples"
+        "loss: means of the first and the last tenth of the steps; metric: in torch, on validation examples, of the step train on "
+        "at most 512"
     )
     return Section("Training", ("step", "makes", "steps", "loss", "metric"), rows, (note,))
 

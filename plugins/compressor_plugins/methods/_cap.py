@@ -1,0 +1,72 @@
+"""The two kinds of back ends of ``cap``, and the model they begin with."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from compressor.errors import InputError
+from compressor.model import load_pretrained
+from compressor_plugins.methods import _cap_scores, _cap_structured
+from compressor_plugins.methods._cap_cuts import check_percentages
+
+if TYPE_CHECKING:
+    from compressor.plugin import Pruned
+    from compressor.run.session import Session
+    from compressor_plugins.methods.cap import Cap
+
+
+def check(method: Cap, model: nn.Module) -> None:
+    """Check that the options suit a model.
+
+    Raises:
+        InputError: they do not.
+    """
+    if not method.structured:
+        _cap_scores.chosen_weights(method, model)
+        return
+    config: Any = model.config
+    if not getattr(config, "pruned_shapes", None):
+        check_percentages(method, [config.num_attention_heads] * config.num_hidden_layers)
+
+
+def prune(method: Cap, session: Session) -> Pruned:
+    """Run the method on a session.
+
+    Raises:
+        InputError: the options do not suit the model.
+    """
+    begun = replace(session, model=starting_model(method, session))
+    if not method.structured:
+        return _cap_scores.prune(method, begun)
+    check_percentages(method, [group.units for group in begun.groups if group.kind == "heads"])
+    return _cap_structured.prune(method, begun, session)
+
+
+def starting_model(method: Cap, session: Session) -> nn.Module:
+    """Return the model that pruning begins with: the session's, or what the run started from under a head of its kind.
+
+    Raises:
+        InputError: an earlier step changed the shapes, so that there is no way back to the pre-trained model.
+    """
+    if method.start == "dense":
+        return session.model
+    torch.manual_seed(session.seed)  # of the new head
+    dense: Any = session.teacher
+    found = load_pretrained(
+        str(session.source),
+        dict.fromkeys(session.family.model_types, session.family),
+        head=session.task.head,
+        num_labels=dense.config.num_labels if session.task.head == "sequence-classification" else None,
+        new_head=True,
+    )
+    shapes = [{name: tuple(one.shape) for name, one in each.named_parameters()} for each in (found, session.model)]
+    if shapes[0] != shapes[1]:
+        raise InputError(
+            "cap: start: pre-trained begins with the whole pre-trained model, and an earlier step removed parts of it",
+            hint="use start: dense, or let cap be the first step that prunes",
+        )
+    return found.to(session.device).requires_grad_(False)
