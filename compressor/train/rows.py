@@ -39,7 +39,7 @@ class NumberedRows:
     def column(self, name: str) -> list[Any]:
         """Return a column of them."""
         whole: Any = self.rows
-        values = whole[name] if hasattr(whole, "column_names") else [row[name] for row in whole]
+        values = whole[name][:] if hasattr(whole, "column_names") else [row[name] for row in whole]
         return [values[number] for number in self.numbers]
 
 

@@ -19,15 +19,16 @@ SAME = ("model.onnx", "model.safetensors", "stages/01-prune/masks.safetensors")
 PRUNE: dict[str, Any] = {
     "method": "cap",
     "percentages": [30, 60],
+    "importance_samples": 64,
     "train": {
-        "epochs": 2,
+        "max_steps": 40,
         "batch_size": 8,
         "learning_rate": 1e-3,
         "checkpoint_every": 10,
         "losses": ["task", "distillation", {"name": "contrastive", "modules": ["SnC", "FiC"]}],
     },
 }
-"""60 steps after each of two cuts."""
+"""40 steps after each of two cuts; banks of so many rows take long enough to be hit."""
 CHECKPOINTS = "stages/01-prune/checkpoints"
 
 
@@ -35,7 +36,7 @@ CHECKPOINTS = "stages/01-prune/checkpoints"
 def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("kill-cap")
     path = toy_recipe(place, steps=[{"prune": PRUNE}, {"export": {}}, {"verify": {"sequence": 16, "rounds": 3}}])
-    write_rows(place / "train.csv", 240, seed=2)
+    write_rows(place / "train.csv", 4000, seed=2)
     return path
 
 

@@ -110,6 +110,17 @@ def test_screen_shows_every_figure_within_100_columns(report: dict[str, Any]):
     assert "…" not in text  # nothing is cut off
 
 
+def test_screen_shows_every_training_of_a_step_that_has_several(report: dict[str, Any]):
+    one = {"makes": "cut 1: 8 heads", "steps": 250, "loss": {"first": 1.5, "last": 0.5}}
+    quality = {"metric": "accuracy", "before": {"accuracy": 0.7}, "after": {"accuracy": 0.8}}
+    other = {**one, "makes": "cut 2: 4 heads", "quality": quality}
+    report["steps"] = [{"slug": "01-prune", "metrics": {"trainings": [one, other]}}]
+    shown = screen(report)
+    assert "cut 1: 8 heads" in shown
+    assert "cut 2: 4 heads" in shown
+    assert "accuracy 0.7000 -> 0.8000" in shown
+
+
 def test_screen_says_when_the_machine_was_busy(report: dict[str, Any]):
     assert "busy" not in screen(report)
     report["latency"][1]["wall_ms"] = {name: 2 * value for name, value in report["latency"][1]["cpu_ms"].items()}

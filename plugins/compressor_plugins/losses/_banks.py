@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -114,6 +115,9 @@ class Encoding:
         whole: Any = encoder
         shape = (len(self.rows), int(whole.config.hidden_size))
         vectors = np.lib.format.open_memmap(unfinished, mode="w+", dtype=np.float16, shape=shape)
+        if hasattr(os, "posix_fallocate"):  # a full disk is an error now, and no fault of a mapped page later
+            with unfinished.open("r+b") as file:
+                os.posix_fallocate(file.fileno(), 0, unfinished.stat().st_size)
         batches = -(-len(self.rows) // BATCH)
         for places, found in track(self._encoded(encoder), f"encode with {whose}", total=batches):
             if not bool(found.isfinite().all() and (found.norm(dim=1) > 0).all()):
