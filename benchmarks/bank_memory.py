@@ -1,7 +1,7 @@
 """How much memory banks take: ``python benchmarks/bank_memory.py --model DIR --data GLUE_DIR``.
 
-Trains for a few steps on the whole of SST-2, first with distillation, then with contrast against the dense model and eight
-snapshots as well, in one process, and prints the largest anonymous resident memory of both (Linux's ``RssAnon``), the memory of
+Trains for a few steps on the whole of SST-2 with distillation, and in another process with contrast against the dense model and
+eight snapshots as well; prints the largest anonymous resident memory of both (Linux's ``RssAnon``), loading included, the memory of
 mapped files, and the size of the banks. The snapshots are of models whose sublayers are empty and whose embeddings differ:
 they are encoded fast, and their banks are as large as any other's.
 """
@@ -9,6 +9,9 @@ they are encoded fast, and their banks are as large as any other's.
 from __future__ import annotations
 
 import argparse
+import json
+import subprocess
+import sys
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -39,21 +42,34 @@ def main() -> None:
     parser.add_argument("--model", required=True, help="checkpoint fine-tuned on SST-2")
     parser.add_argument("--data", required=True, help="directory of GLUE files")
     parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--inside", choices=["distillation", "contrastive"], help=argparse.SUPPRESS)
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as directory:
+    if options.inside:
+        print(json.dumps(measured(options)))
+        return
+    print("| losses | largest RssAnon, MB | RssFile | banks |")
+    print("|---|---|---|---|")
+    found = []
+    for name in ("distillation", "contrastive"):
+        command = [sys.executable, *sys.argv, "--inside", name]
+        one = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
+        found.append(one["RssAnon"])
+        print(
+            f"| distillation{', contrastive' * (name != 'distillation')} | "
+            + " | ".join(f"{one[k]:.0f}" for k in one)
+            + " |"
+        )
+    print(f"\ngrowth of the largest RssAnon: {found[1] - found[0]:.0f} MB")
+
+
+def measured(options: argparse.Namespace) -> dict[str, float]:
+    """Return the largest memory of a training, and the size of the banks on disk, MB."""
+    contrast = Contrastive(modules=("SnC", "FiC"), max_snapshots=SNAPSHOTS)
+    with tempfile.TemporaryDirectory() as directory, watched() as largest:
         session = opened(options, Path(directory))
-        print(f"{len(session.train_rows):,} rows, vectors of {session.model.config.hidden_size}, MB\n")  # type: ignore[union-attr]
-        print("| losses | largest RssAnon | RssFile then | banks |")
-        print("|---|---|---|---|")
-        contrast = Contrastive(modules=("SnC", "FiC"), max_snapshots=SNAPSHOTS)
-        found = []
-        for name, losses in (("distillation", ()), ("distillation, contrastive", (contrast,))):
-            with watched() as largest:
-                train(session, options.steps, Distillation(), *losses)
-            banks = sum(path.stat().st_size for path in (session.stage / CHECKPOINTS).rglob("*.npy")) / 1e6
-            found.append(largest["RssAnon"])
-            print(f"| {name} | {largest['RssAnon']:.0f} | {largest['RssFile']:.0f} | {banks:.0f} |", flush=True)
-        print(f"\ngrowth of the largest RssAnon: {found[1] - found[0]:.0f} MB")
+        train(session, options.steps, Distillation(), *([contrast] if options.inside == "contrastive" else []))
+        banks = sum(path.stat().st_size for path in (session.stage / CHECKPOINTS).rglob("*.npy")) / 1e6
+    return {**largest, "banks": banks}
 
 
 def opened(options: argparse.Namespace, directory: Path) -> Session:

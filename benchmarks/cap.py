@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -44,13 +45,16 @@ def main() -> None:
     parser.add_argument("--out", required=True, type=Path, help="directory of the runs")
     parser.add_argument("--recipe", type=Path, default=ROOT / "recipes" / "bert_mini_sst2_cap.yaml")
     parser.add_argument("--pretrained", help="encoder of PrC")
-    parser.add_argument("--losses", nargs="+", choices=LOSSES, default=list(LOSSES)[:4])
+    parser.add_argument("--losses", nargs="+", choices=LOSSES, help="default: all, PrC with --pretrained only")
     parser.add_argument("--contrast", type=json.loads, default={}, help="options of the loss contrastive, as JSON")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--set", dest="overrides", action="append", default=[], help="of recipe values")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
+    options.losses = options.losses or [
+        name for name, banks in LOSSES.items() if options.pretrained or "PrC" not in (banks or ())
+    ]
     found = {name: [cuts(options, name, seed) for seed in options.seeds] for name in options.losses}
     labels = [one["makes"].partition(": ")[2] for one in next(iter(found.values()))[0]]
     print("| losses | " + " | ".join(labels) + " |")
@@ -80,10 +84,12 @@ def score(training: Any) -> float:
 def cuts(options: argparse.Namespace, name: str, seed: int) -> list[Any]:
     """Return the figures of every cut, of this run or of an earlier one that was finished."""
     out = options.out / f"{name}-{seed}"
+    compiled = compile_plan(load_recipe(written(options, name, seed), overrides=options.overrides), Registry.load())
     if not (out / "report.json").is_file():
-        compiled = compile_plan(load_recipe(written(options, name, seed), overrides=options.overrides), Registry.load())
         run(compiled, out, Conditions(Registry.load(), torch.device(options.device)))
     report = json.loads((out / "report.json").read_text())
+    if report["recipe"]["digest"] != compiled.digest:
+        sys.exit(f"{out} is of another recipe: remove it, or give another --out")
     trainings: list[Any] = report["steps"][0]["metrics"]["trainings"]
     print(f"{out.name}: " + ", ".join(f"{score(one):.4f}" for one in trainings), flush=True)
     return trainings

@@ -96,7 +96,9 @@ def gate_products(scalars: Tensor, groups: Sequence[PrunableGroup], read: Mappin
     watched = [group for group in groups if group.name in read]
     for index in range(count if watched else 0):
         inputs = [read[group.name] for group in watched]
-        gradients = torch.autograd.grad(scalars[:, index].sum(), inputs, retain_graph=index < count - 1)
+        gradients = torch.autograd.grad(
+            scalars[:, index].sum(), inputs, retain_graph=index < count - 1, allow_unused=True, materialize_grads=True
+        )
         for group, activations, gradient in zip(watched, inputs, gradients, strict=True):
             summed = (activations.detach() * gradient).sum(dim=1)
             products[group.name][:, index] = summed.reshape(rows, group.units, group.width).sum(dim=2)

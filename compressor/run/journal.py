@@ -17,10 +17,9 @@ from typing import Any
 
 from compressor.model.files import write_text
 from compressor.recipe.plan import Step
+from compressor.train import CHECKPOINTS
 
 STAGE_FILE = "stage.json"
-CHECKPOINTS = "checkpoints"
-"""Where a step below its stage directory keeps what it resumes from itself; it knows what it can use."""
 
 
 def chain(*parts: str) -> str:

@@ -18,6 +18,7 @@ from torch import distributed
 
 from compressor.plugin import PruningMethod
 from compressor.processes import Processes
+from compressor.prune import Share
 from compressor.recipe.plan import Step
 
 PATIENCE = timedelta(days=7)
@@ -58,8 +59,7 @@ def hear() -> Sequence[Any]:
 
 def meet(processes: Processes) -> None:
     """Wait until all processes have come to this point; one alone waits for nobody."""
-    if processes.count > 1:
-        distributed.all_reduce(torch.zeros(1))
+    Share(processes).meet()
 
 
 def is_shared(step: Step) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 import hashlib
 import json
 import math
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from compressor.run.session import Session
 
 CHECKPOINTS = "checkpoints"
+"""Where a step below its stage directory keeps what it resumes from itself, until it is done."""
 WARMUP = 0.1
 """Share of the steps in which the learning rate rises, where a recipe says nothing."""
 
@@ -59,7 +61,7 @@ class Extension:
         states: saved in every checkpoint as ``<name>.safetensors``, and restored from it; the masks already are.
         key: what the result depends on beside the training's own options: a checkpoint of another key is not used.
         groups: parameters of ``run.student`` with a learning rate of their own.
-        penalty: on parameters of ``run.student``, a scalar that every loss gets added.
+        penalty: on parameters of ``run.student``, a scalar that every loss gets added; figures of the loss are without it.
         snapshots: whether the losses see the model at the start of every epoch but the first; else the method calls
             ``run.snapshot()`` when it is time.
     """
@@ -88,6 +90,7 @@ class TrainingRun:
 
     def __init__(self, session: Session, options: Training) -> None:
         """Set up; raises InputError where the rows are too few, or do not divide among the processes."""
+        gc.collect()  # an earlier training's optimizer and schedule refer to each other: hundreds of megabytes
         self.session = session
         self.options = options
         self.student = copy.deepcopy(session.model).requires_grad_(True)

@@ -13,14 +13,15 @@ import torch
 from pydantic import ValidationError
 
 from compressor.errors import InputError
-from compressor.model import Masks, fingerprint, save, shrink
-from compressor.model.costs import kept_macs
+from compressor.model import Masks, fingerprint, raw_output, save, shrink
+from compressor.model.costs import parameter_prices, priced, unit_prices
 from compressor.plugin import Pruned, Registry, Target
 from compressor.run.session import Session
 from compressor.testing import tiny_model
 from compressor.train import CHECKPOINTS, TrainingRun
 from compressor_plugins.losses.contrastive import Contrastive
 from compressor_plugins.losses.distillation import Distillation
+from compressor_plugins.losses.hidden import Hidden
 from compressor_plugins.losses.task import TaskLoss
 from compressor_plugins.methods import _cap_structured
 from compressor_plugins.methods._cap_cuts import lowest
@@ -97,14 +98,29 @@ def test_percentages_that_leave_too_few_heads_are_refused_before_anything_runs(t
 
 
 @pytest.mark.parametrize("amount", ["macs", "params"])
-def test_a_target_is_met_in_equal_steps(amount: str, tmp_path: Path):
-    session = labelled(run_dir=tmp_path)
-    method = cap(target=Target(**{amount: 0.4, "sequence": 8}), cuts=2, train={"epochs": 0.2})
-    pruned = method.prune(session)
-    assert len(pruned.metrics["trainings"]) == 2
-    if amount == "macs":
-        whole = kept_macs(session.model, session.groups, {}, 8)
-        assert 0.37 < kept_macs(session.model, session.groups, pruned.masks.keep, 8) / whole <= 0.4
+def test_a_target_is_met_in_equal_steps(amount: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def cost(model: torch.nn.Module) -> float:
+        prices = (
+            unit_prices(model, family.groups(model), 8)
+            if amount == "macs"
+            else parameter_prices(model, family.groups(model))
+        )
+        return priced(prices, [(group.kind, group.units) for group in family.groups(model)])
+
+    session, kept = labelled(run_dir=tmp_path), []
+    family, following = session.family, _cap_structured._next
+
+    def watch(*given: Any) -> Any:
+        cut = following(*given)
+        kept.append(cost(cut.model) / cost(session.model))
+        return cut
+
+    monkeypatch.setattr(_cap_structured, "_next", watch)
+    cap(target=Target(**{amount: 0.4, "sequence": 8}), cuts=2, train={"epochs": 0.2}).prune(session)
+    assert kept[0] == pytest.approx(0.7, abs=0.03)
+    assert kept[1] == pytest.approx(0.4, abs=0.03)
+    assert kept[0] <= 0.7
+    assert kept[1] <= 0.4
 
 
 def test_a_target_that_the_spared_heads_alone_exceed_is_refused(tmp_path: Path):
@@ -154,6 +170,13 @@ def test_a_larger_loss_scales_importance_and_leaves_the_normalised_one(tmp_path:
         assert torch.allclose(three[name], 3 * values, rtol=1e-4)
         assert torch.allclose(normalized(three)[name], normalized(one)[name], rtol=1e-4)
         assert float(normalized(one)[name].norm()) == pytest.approx(1.0)
+
+
+def test_what_the_loss_does_not_read_has_no_importance(tmp_path: Path):
+    session = labelled(run_dir=tmp_path)
+    session.model = tiny_model(seed=1).requires_grad_(False)
+    found = measured(session, Hidden(layers={1: 1}))
+    assert [bool(found[group.name].any()) for group in session.groups] == [True, True, False, False, False, False]
 
 
 def test_rows_alone_never_cancel_out(tmp_path: Path):
@@ -220,14 +243,41 @@ def test_what_an_earlier_step_zeroed_stays_zero(tmp_path: Path):
     assert trained.any()
 
 
-def test_a_pruned_model_is_cut_further(tmp_path: Path):
-    session = labelled(run_dir=tmp_path)
+def whole(session: Session) -> None:
+    """Leave the model as it is."""
+
+
+def pruned_before(session: Session) -> None:
     keep = {group.name: torch.arange(group.units) >= group.units // 4 for group in session.groups}
     keep[session.groups[5].name][:] = False  # an emptied sublayer
     session.model = shrink(session.model, session.family, Masks(keep))
+
+
+@pytest.mark.parametrize("model_type", FAMILIES)
+@pytest.mark.parametrize("before", [whole, pruned_before], ids=lambda before: before.__name__)
+def test_what_is_handed_back_is_the_model_that_was_trained(
+    model_type: str, before: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    session = labelled(model_type, run_dir=tmp_path)
+    before(session)
+    last: list[Any] = []
+    following = _cap_structured._next
+    monkeypatch.setattr(_cap_structured, "_next", lambda *given: last.append(following(*given)) or last[-1])
+    pruned = cap(percentages=(40, 80), min_heads=0, train={"learning_rate": 1e-2}).prune(session)
+    made = pruned_model(session, pruned)
+    batch = next(session.calibration.batches(session.device))
+    with torch.no_grad():
+        expected, found, start = (raw_output(model, batch) for model in (last[-1].model, made, session.model))
+    assert torch.equal(found, expected)
+    assert float((found - start).abs().max()) > 1e-2
+    assert made.state_dict().keys() == last[-1].model.state_dict().keys()
+
+
+def test_heads_of_a_pruned_model_are_counted_as_they_are(tmp_path: Path):
+    session = labelled(run_dir=tmp_path)
+    pruned_before(session)
     pruned = cap(percentages=(40,)).prune(session)
     assert sum(units(pruned, session, "heads")) == 9 - int(3.6)
-    pruned_model(session, pruned)
 
 
 def test_without_labels_distillation_and_contrast_are_left(tmp_path: Path):
@@ -322,6 +372,14 @@ def test_it_begins_with_the_pre_trained_model_where_that_is_asked_for(tmp_path: 
         starting_model(cap(start="pre-trained"), session)
 
 
+def test_a_fine_tuned_start_is_no_pre_trained_one(tmp_path: Path):
+    session = labelled(run_dir=tmp_path)
+    save(session.teacher, tmp_path / "source")
+    session.source = tmp_path / "source"
+    with pytest.raises(InputError, match="that is the fine-tuned model itself"):
+        cap(start="pre-trained").prune(session)
+
+
 # Through the pipeline.
 
 PRUNE = {
@@ -336,7 +394,7 @@ PRUNE = {
 }
 
 
-@pytest.mark.parametrize("model_type", ["bert", "distilbert", "electra"])
+@pytest.mark.parametrize("model_type", ["bert", "distilbert", "electra", "roberta"])
 def test_masked_removed_and_exported_models_agree(model_type: str, tmp_path: Path):
     steps = [{"prune": {**PRUNE, "min_heads": 0}}, {"export": {}}, {"verify": {"sequence": 16, "rounds": 3}}]
     report = run_recipe(toy_recipe(tmp_path, model_type=model_type, steps=steps), tmp_path / "out").report
@@ -409,6 +467,8 @@ def test_a_sweep_over_targets_is_a_run_each(tmp_path: Path):
         ({"percentages": [100]}, "less than 100"),
         ({"target": {"latency": 0.5}}, "takes target.macs or target.params; got target.latency"),
         ({"target": {"macs": 0.5}, "final_lambda": 3}, "final_lambda: not an option of back end first-order"),
+        ({"percentages": [50], "cuts": 3}, "cuts is of a target"),
+        ({"backend": "movement", "target": {"sparsity": 0.5}, "refresh": 3}, "refresh is of pruning_scope global"),
         ({"backend": "movement"}, "needs target.sparsity"),
         ({"backend": "movement", "target": {"macs": 0.5}}, "takes target.sparsity; got target.macs"),
         ({"backend": "movement", "target": {"sparsity": 0.5}, "cuts": 3}, "cuts: not an option of back end movement"),

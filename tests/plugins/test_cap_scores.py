@@ -55,6 +55,14 @@ def test_exactly_as_many_of_the_highest_stay(count: int):
         assert scores[keep].min() > scores[~keep].max()
 
 
+def test_ninety_percent_leave_a_tenth_though_floats_say_less(tmp_path: Path):
+    method = cap(target=Target(sparsity=0.9))
+    scoring = Scoring(method, TrainingRun(labelled(run_dir=tmp_path), method.train), {})
+    scoring.amount = scoring._ramp(20)
+    assert scoring.amount < 0.1
+    assert scoring._count(torch.zeros(312, 1200)) == 37440
+
+
 def test_ties_go_by_index():
     assert top_mask(torch.tensor([[1.0, 0.0, 0.0], [0.0, 2.0, 0.0]]), 4).tolist() == [
         [True, True, True],
@@ -99,6 +107,10 @@ def test_every_linear_of_the_encoders_layers_is_chosen_and_nothing_else(model_ty
     layers = [f"{n}.weight" for n, m in model.named_modules() if isinstance(m, nn.Linear) and "layer." in n]
     assert names == layers
     assert len(names) == 18
+
+
+def test_the_head_is_chosen_where_that_is_asked_for():
+    assert "classifier.weight" in chosen_weights(cap(include_head=True), labelled().model)
 
 
 def test_no_layer_at_all_is_refused_before_anything_runs():
@@ -185,14 +197,25 @@ def test_what_an_earlier_step_removed_stays_removed(backend: str, tmp_path: Path
     assert not pruned.weights[WEIGHT][~held].any()
 
 
-def test_the_session_stays_as_it_is_and_the_model_is_plain_again(tmp_path: Path):
+def test_what_is_handed_back_is_the_model_that_was_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     session = labelled(run_dir=tmp_path)
     before = fingerprint(session.model)
-    pruned = cap().prune(session)
-    assert fingerprint(session.model) == before
     batch = next(session.calibration.batches(session.device))
+    seen: list[Any] = []
+    move = Scoring.move
+
+    def watch(self: Scoring, step: int) -> None:
+        move(self, step)
+        if step == self.run.steps:  # trained, and still under its masks
+            with torch.no_grad():
+                seen.append(raw_output(self.run.student, batch))
+
+    monkeypatch.setattr(Scoring, "move", watch)
+    pruned = cap().prune(session)
     with torch.no_grad():
-        assert raw_output(masked_model(session, pruned), batch).shape == (8, 2)
+        assert torch.equal(raw_output(masked_model(session, pruned), batch), seen[0])
+        assert not torch.equal(raw_output(session.model, batch), seen[0])
+    assert fingerprint(session.model) == before
 
 
 def test_the_schedule_must_fit_into_the_training(tmp_path: Path):

@@ -22,9 +22,10 @@ from compressor.plugin import Registry, Training
 from compressor.run.session import Session
 from compressor.testing import tiny_model
 from compressor.train import CHECKPOINTS, Extension, NumberedRows, Trained, TrainingRun
-from compressor_plugins.losses._banks import Encoding, places_of
+from compressor_plugins.losses._banks import Encoding
 from compressor_plugins.losses._contrast import Vectors, contrast, sentence_vectors
-from compressor_plugins.losses._contrastive import AgainstBanks
+from compressor_plugins.losses._contrastive import AgainstBanks, places_of
+from compressor_plugins.losses._pretrained import pretrained_encoder
 from compressor_plugins.losses.contrastive import Contrastive
 from compressor_plugins.losses.task import TaskLoss
 from compressor_plugins.tasks.squad import Squad
@@ -350,6 +351,30 @@ def test_prc_is_what_the_run_started_from_where_that_is_not_the_dense_model(tmp_
         TrainingRun(session, options(TaskLoss(), contrastive(modules=("PrC",))))
 
 
+@pytest.mark.parametrize("model_type", FAMILIES)
+@pytest.mark.parametrize("head", ["sequence-classification", "question-answering"])
+def test_prc_of_the_same_weights_gives_the_same_vectors(model_type: str, head: Any, tmp_path: Path):
+    session = session_on(
+        tiny_model(model_type, head=head), FAMILIES[model_type], Squad(max_length=32), run_dir=tmp_path
+    )
+    save(session.model, tmp_path / "same")
+    given = Contrastive(modules=("PrC",), pretrained=str(tmp_path / "same"))
+    encoder = pretrained_encoder(given, session, session.model)
+    encoding = Encoding(session, rows_of(session), "cls")
+    one, other = (encoding.bank(model, "").vectors for model in (encoder, session.model))
+    assert np.array_equal(one, other)
+
+
+def test_another_pre_trained_encoder_than_before_is_said(tmp_path: Path):
+    save(tiny_model(num_labels=None, seed=3), tmp_path / "pretrained")
+    chosen = contrastive(modules=("PrC",), pretrained=str(tmp_path / "pretrained"))
+    state = TrainingRun(labelled(run_dir=tmp_path), options(TaskLoss(), chosen)).objective.state_dict_of_losses()
+    save(tiny_model(num_labels=None, seed=4), tmp_path / "pretrained")
+    run = TrainingRun(labelled(run_dir=tmp_path), options(TaskLoss(), chosen))
+    with pytest.raises(InputError, match="is another one than when this training began"):
+        run.objective.load_state_dict_of_losses(state)
+
+
 def test_prc_of_another_width_is_refused(tmp_path: Path):
     save(tiny_model(num_labels=None, hidden_size=16), tmp_path / "narrow")
     chosen = contrastive(modules=("PrC",), pretrained=str(tmp_path / "narrow"))
@@ -369,6 +394,7 @@ def test_prc_of_another_width_is_refused(tmp_path: Path):
         ({"modules": ["FiC"], "pretrained": "x"}, "which is not among modules"),
         ({"pretrained": "./nowhere"}, "no such directory"),
         ({"temperature": 0}, "greater than 0"),
+        ({"pretrained_revision": "main"}, "pretrained_revision is of pretrained"),
     ],
 )
 def test_contradictions_are_refused(given: dict[str, Any], message: str):
@@ -383,6 +409,13 @@ def test_a_task_without_classes_is_known_before_a_model_loads(given: dict[str, A
     task = SimpleNamespace(name="squad", head="question-answering", num_labels=2, label_free=False)
     with pytest.raises(ValidationError, match=message):
         Contrastive.model_validate(given, context={"registry": Registry.load(), "task": task})
+
+
+def test_spelt_out_options_validate_back_for_a_task_without_classes():
+    task = SimpleNamespace(name="squad", head="question-answering", num_labels=2, label_free=False)
+    context = {"registry": Registry.load(), "task": task}
+    one = Contrastive.model_validate({}, context=context)
+    assert Contrastive.model_validate(one.options(), context=context) == one
 
 
 def test_the_figures_are_plain_data(tmp_path: Path):

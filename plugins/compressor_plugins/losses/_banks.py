@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -100,7 +100,7 @@ class Encoding:
             return Bank(digest, np.load(self.path(digest), mmap_mode="r"))
         except (OSError, ValueError) as error:
             raise InputError(
-                f"{self.path(digest)}: the vectors of a snapshot are missing or damaged, and its model is gone",
+                f"{self.path(digest)}: the vectors of a snapshot are missing or damaged, and the model that made them is gone",
                 hint="start anew with --fresh",
             ) from error
 
@@ -115,9 +115,7 @@ class Encoding:
         whole: Any = encoder
         shape = (len(self.rows), int(whole.config.hidden_size))
         vectors = np.lib.format.open_memmap(unfinished, mode="w+", dtype=np.float16, shape=shape)
-        if hasattr(os, "posix_fallocate"):  # a full disk is an error now, and no fault of a mapped page later
-            with unfinished.open("r+b") as file:
-                os.posix_fallocate(file.fileno(), 0, unfinished.stat().st_size)
+        _reserve(unfinished)
         batches = -(-len(self.rows) // BATCH)
         for places, found in track(self._encoded(encoder), f"encode with {whose}", total=batches):
             if not bool(found.isfinite().all() and (found.norm(dim=1) > 0).all()):
@@ -145,8 +143,13 @@ class Encoding:
                 yield [start + place for place in part], found
 
 
-def places_of(numbers: Sequence[int] | NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return a table from row numbers to places, shape (largest number + 1,); -1 = no such row."""
-    table = np.full(int(np.max(numbers)) + 1, -1, dtype=np.int64)
-    table[np.asarray(numbers)] = np.arange(len(numbers))
-    return table
+def _reserve(path: Path) -> None:
+    """Take the room on disk that a file says it has: a full disk is an error now, and no fault of a mapped page later."""
+    if not hasattr(os, "posix_fallocate"):
+        return
+    try:
+        with path.open("r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+    except OSError:
+        path.unlink()
+        raise

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from compressor.errors import InputError
-from compressor.model import load_pretrained, local_directory
 from compressor.plugin import LossRun
-from compressor_plugins.losses._banks import Bank, Encoding, places_of
+from compressor_plugins.losses._banks import Bank, Encoding
 from compressor_plugins.losses._contrast import Vectors, contrast, sentence_vectors
+from compressor_plugins.losses._pretrained import pretrained_encoder
 
 if TYPE_CHECKING:
     from compressor.run.session import Session
@@ -95,44 +95,28 @@ class AgainstBanks(LossRun):
         return drawn[~np.isin(drawn, own)][:count]
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Return which snapshots there are, shape (R, 32): the digests that name their files."""
-        digests = [list(bytes.fromhex(bank.digest)) for bank in self.snapshots]
-        return {"snapshots": torch.tensor(digests, dtype=torch.uint8)} if digests else {}
+        """Return the digests that name the files of the banks, each shape (R, 32)."""
+        named = {"fixed": self._fixed, "snapshots": self.snapshots}
+        digests = {name: [list(bytes.fromhex(bank.digest)) for bank in banks] for name, banks in named.items() if banks}
+        return {name: torch.tensor(values, dtype=torch.uint8) for name, values in digests.items()}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Find the snapshots again."""
-        digests = state["snapshots"].tolist() if "snapshots" in state else []
-        self.snapshots = [self._encoding.opened(bytes(digest).hex()) for digest in digests]
+        """Find the snapshots again.
 
-
-def pretrained_encoder(options: Contrastive, session: Session, student: nn.Module) -> nn.Module:
-    """Load the encoder of PrC.
-
-    Raises:
-        InputError: there is none, it is the dense model itself, or it is another architecture.
-    """
-    source = (
-        session.source
-        if options.pretrained is None
-        else local_directory(options.pretrained, options.pretrained_revision)
-    )
-    families = dict.fromkeys(session.family.model_types, session.family)
-    found: Any = load_pretrained(str(source), families, head="feature-extraction")
-    ours: Any = student
-    for size in ("hidden_size", "vocab_size"):
-        if getattr(found.config, size) != getattr(ours.config, size):
+        Raises:
+            InputError: the pre-trained encoder is another one now, or a snapshot's file is gone.
+        """
+        named = {name: [bytes(digest).hex() for digest in values.tolist()] for name, values in state.items()}
+        if named and named.get("fixed", []) != [bank.digest for bank in self._fixed]:
             raise InputError(
-                f"loss 'contrastive': the pre-trained encoder {source} has {size} {getattr(found.config, size)}; "
-                f"the model has {getattr(ours.config, size)}",
-                hint="PrC contrasts with the encoder that the model was fine-tuned from",
+                "loss 'contrastive': the pre-trained encoder is another one than when this training began",
+                hint="bring it back, or start anew with --fresh",
             )
-    dense: Any = session.teacher
-    states = (found.state_dict(), dense.base_model.state_dict())
-    same = all(torch.equal(value.cpu(), states[0][name]) for name, value in states[1].items() if name in states[0])
-    if options.pretrained is None and same:
-        raise InputError(
-            "loss 'contrastive': PrC contrasts with the pre-trained encoder, and the run started from the fine-tuned one",
-            hint="name the encoder it was fine-tuned from as pretrained, or choose modules: [SnC, FiC]",
-        )
-    encoder: nn.Module = found.to(session.device)
-    return encoder
+        self.snapshots = [self._encoding.opened(digest) for digest in named.get("snapshots", [])]
+
+
+def places_of(numbers: np.ndarray) -> np.ndarray:
+    """Return a table from row numbers to places, shape (largest number + 1,); -1 = no such row."""
+    table = np.full(int(np.max(numbers)) + 1, -1, dtype=np.int64)
+    table[numbers] = np.arange(len(numbers))
+    return table

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from compressor.run.session import Session
 
 Module = Literal["PrC", "SnC", "FiC"]
+SUPERVISED = 0.03
+"""Default weight of the supervised term, which counts only where the task has classes."""
 
 
 class Contrastive(Loss):
@@ -53,7 +55,9 @@ class Contrastive(Loss):
     )
     temperature: float = Field(default=0.1, gt=0, description="Divides the cosines.")
     unsupervised: float = Field(default=0.3, ge=0, description="Weight of the term whose positives are the same row.")
-    supervised: float = Field(default=0.03, ge=0, description="Weight of the term whose positives are the same class.")
+    supervised: float = Field(
+        default=SUPERVISED, ge=0, description="Weight of the term whose positives are the same class."
+    )
     norm: Literal["batch", "released"] = Field(
         default="batch",
         description="Mean over the batch, or the released code's division by the batch's number of positives as well, for which the "
@@ -91,9 +95,12 @@ class Contrastive(Loss):
         if self.pretrained is not None and "PrC" not in self.modules:
             message = f"pretrained is the encoder of PrC, which is not among modules {list(self.modules)}"
             raise ValueError(message)
+        if self.pretrained_revision is not None and self.pretrained is None:
+            message = "pretrained_revision is of pretrained, which is not given"
+            raise ValueError(message)
         task: Any = (info.context or {}).get("task")
         if task is not None and (task.head != "sequence-classification" or task.num_labels == 1):
-            if self.supervised and "supervised" in self.model_fields_set:
+            if self.supervised not in {0, SUPERVISED}:
                 message = f"supervised contrast needs classes, which task '{task.name}' does not have; leave it out"
                 raise ValueError(message)
             if not self.unsupervised:

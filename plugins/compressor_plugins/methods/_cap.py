@@ -10,6 +10,7 @@ from torch import nn
 
 from compressor.errors import InputError
 from compressor.model import load_pretrained
+from compressor_plugins.losses._pretrained import same_encoder
 from compressor_plugins.methods import _cap_scores, _cap_structured
 from compressor_plugins.methods._cap_cuts import check_percentages
 
@@ -47,10 +48,10 @@ def prune(method: Cap, session: Session) -> Pruned:
 
 
 def starting_model(method: Cap, session: Session) -> nn.Module:
-    """Return the model that pruning begins with: the session's, or what the run started from under a head of its kind.
+    """Return the model that pruning begins with: the session's, or what the run started from, with a new head if it had none.
 
     Raises:
-        InputError: an earlier step changed the shapes, so that there is no way back to the pre-trained model.
+        InputError: the run started from the dense model, or an earlier step changed the shapes.
     """
     if method.start == "dense":
         return session.model
@@ -68,5 +69,10 @@ def starting_model(method: Cap, session: Session) -> nn.Module:
         raise InputError(
             "cap: start: pre-trained begins with the whole pre-trained model, and an earlier step removed parts of it",
             hint="use start: dense, or let cap be the first step that prunes",
+        )
+    if same_encoder(found, session.teacher):
+        raise InputError(
+            "cap: start: pre-trained begins with what the run started from, and that is the fine-tuned model itself",
+            hint="let a step train make the dense model, from a pre-trained one; or use start: dense",
         )
     return found.to(session.device).requires_grad_(False)

@@ -14,7 +14,7 @@ from compressor.model.costs import priced
 from compressor_plugins.methods._budget import linear_budget, sequence_of
 
 if TYPE_CHECKING:
-    from compressor.model import PrunableGroup, Scores
+    from compressor.model import PrunableGroup, Scores, UnitKind
     from compressor.run.session import Session
     from compressor_plugins.methods.cap import Cap
 
@@ -64,7 +64,9 @@ def protected(scores: Tensor, count: int, value: float) -> Tensor:
     return scores.index_fill(0, top, value)
 
 
-def cut_by_percentage(method: Cap, session: Session, scores: Scores, totals: Mapping[str, int], number: int) -> Masks:
+def cut_by_percentage(
+    method: Cap, session: Session, scores: Scores, totals: Mapping[UnitKind, int], number: int
+) -> Masks:
     """Return masks of the model as it is now after which ``int(total * percentage / 100)`` units of each kind are gone.
 
     Args:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from compressor.model import collate
 from compressor.progress import track
-from compressor.prune import Share, consumer_inputs, frozen
+from compressor.prune import Share, consumer_inputs, frozen, gate_products
 
 if TYPE_CHECKING:
     from compressor.model import PrunableGroup
@@ -42,29 +42,12 @@ def importance(
         for places in track(share.of(batches), "importance", total=share.size(len(batches))):
             batch = collate([run.rows[int(place)] for place in places], run.session.tokenizer)
             loss = objective(**{name: tensor.to(device) for name, tensor in batch.items()})["loss"]
-            for name, products in gate_gradients(loss, groups, read).items():
-                values = products.abs().sum(dim=0) if per_sample else products.sum(dim=0).abs()
+            shares = (loss / len(places)).expand(len(places), 1)  # the loss is a mean over rows, and rows do not mix
+            for name, products in gate_products(shares, groups, read).items():
+                rows = products[:, 0]
+                values = rows.abs().sum(dim=0) if per_sample else rows.sum(dim=0).abs()
                 totals[name] += values.double().cpu()
     return {name: share.summed(total) for name, total in totals.items()}
-
-
-def gate_gradients(loss: Tensor, groups: Sequence[PrunableGroup], read: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return what every row contributes to the gradients of a batch's mean loss for the gates, shape (B, units) per group.
-
-    Args:
-        loss: a scalar, computed inside ``consumer_inputs``.
-        groups: those that were watched; emptied ones are left out.
-        read: what ``consumer_inputs`` collected.
-    """
-    watched = [group for group in groups if group.name in read]
-    if not watched:
-        return {}
-    inputs = [read[group.name] for group in watched]
-    found = {}
-    for group, values, gradient in zip(watched, inputs, torch.autograd.grad(loss, inputs), strict=True):
-        summed = (values.detach() * gradient).sum(dim=1)
-        found[group.name] = summed.reshape(len(summed), group.units, group.width).sum(dim=2)
-    return found
 
 
 def normalized(scores: Mapping[str, Tensor]) -> dict[str, Tensor]:

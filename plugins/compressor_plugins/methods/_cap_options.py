@@ -8,6 +8,8 @@ from pydantic import BaseModel, Field, model_validator
 
 from compressor_plugins.methods._weight_choice import WeightChoice
 
+CUTS, REFRESH = 9, 25
+
 Percentage = Annotated[float, Field(gt=0, lt=100)]
 
 
@@ -19,7 +21,9 @@ class CutOptions(BaseModel):
         description="Of first-order: percent of all heads, and of all neurons, that are gone after each cut, e.g. [10, 20, 30]; "
         "instead of target.",
     )
-    cuts: int = Field(default=9, ge=1, description="Of first-order with a target: cuts to it, in equal steps of cost.")
+    cuts: int = Field(
+        default=CUTS, ge=1, description="Of first-order with a target: cuts to it, in equal steps of cost."
+    )
     importance: Literal["batch-mean", "per-sample"] = Field(
         default="batch-mean",
         description="Of first-order: absolute gate gradient of every batch's mean loss, as published, or of every row's; summed.",
@@ -51,7 +55,7 @@ class ScoreOptions(WeightChoice):
         default="local", description="Of magnitude and movement: the same fraction of each weight, or one cut over all."
     )
     refresh: int = Field(
-        default=25, ge=1, description="Optimizer steps between two cuts over all weights (scope global)."
+        default=REFRESH, ge=1, description="Optimizer steps between two cuts over all weights (scope global)."
     )
     score_learning_rate: float = Field(
         default=1e-2, gt=0, description="Of movement and soft-movement: highest learning rate of the scores."

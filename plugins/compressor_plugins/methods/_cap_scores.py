@@ -14,6 +14,7 @@ from transformers import TrainerCallback
 
 from compressor.errors import InputError
 from compressor.model import Masks, filtered_weights
+from compressor.model.weights import EMBEDDINGS, head_name
 from compressor.plugin import Pruned
 from compressor.prune import cubic_ramp
 from compressor.train import Extension, ParameterGroup, TrainingRun
@@ -25,16 +26,16 @@ if TYPE_CHECKING:
     from compressor_plugins.methods.cap import Cap
 
 IN_A_LAYER = re.compile(r"(^|\.)layers?\.\d+\.")
-EMBEDDINGS = re.compile(r"(^|\.)embeddings(_project)?\.")
 
 
 def chosen_weights(method: Cap, model: nn.Module) -> list[str]:
-    """Return the parameter names of the encoder layers' weights that the method prunes.
+    """Return the parameter names of the weights that the method prunes: of the encoder's layers, and the head's if asked for.
 
     Raises:
         InputError: there are none.
     """
-    names = [name for name in filtered_weights(model, method.chosen()) if IN_A_LAYER.search(name)]
+    head = f"{head_name(model)}.weight"
+    names = [name for name in filtered_weights(model, method.chosen()) if IN_A_LAYER.search(name) or name == head]
     if not names:
         raise InputError(
             "cap: no layer of the encoder is chosen",
@@ -104,16 +105,12 @@ class Scoring(TrainerCallback):
             InputError: the training is shorter than what the schedule needs at both ends.
         """
         method, soft = self.method, self.method.backend == "soft-movement"
-        ends = (
-            (0.0, method.final_threshold)
-            if soft
-            else (1.0, 1.0 - (method.target.sparsity or 0.0 if method.target else 0.0))
-        )
+        sparsity = (method.target.sparsity if method.target else None) or 0.0
+        ends = (0.0, method.final_threshold) if soft else (1.0, 1.0 - sparsity)
         first, last = (times * self.run.warmup_steps for times in (method.initial_warmup, method.final_warmup))
         if first + last >= self.run.steps:
             raise InputError(
-                f"cap: pruning from step {first:g} to {self.run.steps - last:g} does not lie within the {self.run.steps} steps of the "
-                "training",
+                f"cap: pruning from step {first:g} to {self.run.steps - last:g} does not lie within the {self.run.steps} steps",
                 hint="look at train.warmup, initial_warmup, final_warmup and train.epochs",
             )
         return cubic_ramp(step, start=first, end=self.run.steps - last, initial=ends[0], final=ends[1])
@@ -129,7 +126,7 @@ class Scoring(TrainerCallback):
         if self.method.backend == "soft-movement":
             chosen = {name: soft_mask(values, self.amount) for name, values in ranks.items()}
         elif self.method.pruning_scope != "global":
-            chosen = {name: top_mask(values, int(self.amount * values.numel())) for name, values in ranks.items()}
+            chosen = {name: top_mask(values, self._count(values)) for name, values in ranks.items()}
         elif step % self.method.refresh and step < self.run.steps:
             chosen = {name: values >= self.cut for name, values in ranks.items()}
         else:
@@ -137,10 +134,14 @@ class Scoring(TrainerCallback):
         for name, one in self.masks.items():
             one.mask.copy_(chosen[name] & one.held)
 
+    def _count(self, values: Tensor) -> int:
+        """Return how many of these stay; ``1 - 0.9`` is a little less than a tenth, and means it."""
+        return int(round(self.amount * values.numel(), 6))
+
     def _over_all(self, ranks: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return masks of one cut over all weights, and remember it."""
         flat = torch.cat([values.flatten() for values in ranks.values()])
-        keep = top_mask(flat, int(self.amount * len(flat)))
+        keep = top_mask(flat, self._count(flat))
         self.cut = float(flat[keep].min()) if bool(keep.any()) else torch.inf
         parts = torch.split(keep, [values.numel() for values in ranks.values()])
         return {name: part.reshape(values.shape) for (name, values), part in zip(ranks.items(), parts, strict=True)}

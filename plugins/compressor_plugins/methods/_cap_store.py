@@ -9,15 +9,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from compressor.model import Masks, load, save
+from compressor.train.checkpoints import complete, is_complete, save_tensors
 
 if TYPE_CHECKING:
     from compressor.model import Family
 
-MARKER = "cut.json"
+MASKS, WEIGHT_MASKS, LOSSES = "masks.safetensors", "weight_masks.safetensors", "losses.safetensors"
+FIGURES = "figures.json"
 
 
 @dataclass(frozen=True)
@@ -54,34 +56,26 @@ class Cuts:
     fingerprint: str
 
     def save(self, cut: Cut) -> None:
-        """Write a cut, its marker last; earlier ones have served."""
+        """Write a cut; once it is on the disk, earlier ones have served."""
         place = self.directory / f"{cut.done:02d}"
-        place.mkdir(parents=True, exist_ok=True)
-        (place / MARKER).unlink(missing_ok=True)
-        save(cut.model, place / "model")
-        cut.masks.save(place / "masks.safetensors")
-        cut.weight_masks.save(place / "weight_masks.safetensors")
-        save_file(
-            {name: value.cpu().contiguous() for name, value in cut.losses.items()}, str(place / "losses.safetensors")
-        )
-        found = {"fingerprint": self.fingerprint, "figures": list(cut.figures)}
-        unfinished = place / f"{MARKER}.part"
-        unfinished.write_text(json.dumps(found), encoding="utf-8")
-        unfinished.replace(place / MARKER)
-        for older in self.directory.glob("*"):
+        shutil.rmtree(place, ignore_errors=True)
+        place.mkdir(parents=True)
+        save(cut.model, place)
+        cut.masks.save(place / MASKS)
+        cut.weight_masks.save(place / WEIGHT_MASKS)
+        save_tensors(cut.losses, place / LOSSES)
+        (place / FIGURES).write_text(json.dumps(list(cut.figures)), encoding="utf-8")
+        complete(place, fingerprint=self.fingerprint)
+        for older in self.directory.iterdir():
             if older != place:
                 shutil.rmtree(older)
 
     def newest(self, family: Family, model_types: Sequence[str]) -> Cut | None:
         """Return the last cut that is complete, or None."""
         for place in sorted(self.directory.glob("*"), reverse=True):
-            try:
-                found = json.loads((place / MARKER).read_text(encoding="utf-8"))
-            except (OSError, ValueError):
-                continue
-            if found["fingerprint"] == self.fingerprint:
-                model = load(place / "model", dict.fromkeys(model_types, family)).requires_grad_(False)
-                masks, weight_masks = (Masks.load(place / f"{name}.safetensors") for name in ("masks", "weight_masks"))
-                losses = load_file(str(place / "losses.safetensors"))
-                return Cut(int(place.name), model, masks, weight_masks, losses, found["figures"])
+            if is_complete(place, fingerprint=self.fingerprint):
+                model = load(place, dict.fromkeys(model_types, family)).requires_grad_(False)
+                masks, weight_masks = (Masks.load(place / name) for name in (MASKS, WEIGHT_MASKS))
+                figures = json.loads((place / FIGURES).read_text(encoding="utf-8"))
+                return Cut(int(place.name), model, masks, weight_masks, load_file(str(place / LOSSES)), figures)
         return None

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
-from compressor.model import Masks, fingerprint, shrink
+from compressor.model import Masks, shrink
 from compressor.model.elements import shrunk_masks
 from compressor.model.regrow import full_weights
 from compressor.plugin import Pruned
@@ -25,6 +24,7 @@ from compressor_plugins.methods._cap_store import Cut, Cuts
 from compressor_plugins.methods._report import figures
 
 if TYPE_CHECKING:
+    from compressor.model import UnitKind
     from compressor.run.session import Session
     from compressor_plugins.methods.cap import Cap
 
@@ -37,7 +37,8 @@ def prune(method: Cap, begun: Session, session: Session) -> Pruned:
         begun: a session whose model is the one to begin with.
         session: the run's, whose model gets the masks and weights that are returned.
     """
-    key = _key(method, begun)
+    options = json.dumps(method.options(), sort_keys=True)
+    key = TrainingRun(begun, method.train).fingerprint(Extension(key=options))
     store = Cuts(begun.stage / CHECKPOINTS / "cuts", key)
     whole = Masks({group.name: torch.ones(group.units, dtype=torch.bool) for group in begun.groups})
     found = store.newest(begun.family, begun.family.model_types)
@@ -49,17 +50,8 @@ def prune(method: Cap, begun: Session, session: Session) -> Pruned:
             store.save(cut)
     target = method.target
     sequence = session.calibration.mean_length if target is None else sequence_of(target, session)
-    metrics = {
-        **figures(session, cut.masks, (), sequence),
-        "trainings": list(cut.figures),
-    }
+    metrics = {**figures(session, cut.masks, (), sequence), "trainings": list(cut.figures)}
     return Pruned(cut.masks, weights=_weights(session, cut), metrics=metrics)
-
-
-def _key(method: Cap, begun: Session) -> str:
-    """Return the sha256 of what the cuts depend on."""
-    parts = [method.options(), fingerprint(begun.model), fingerprint(begun.teacher), begun.train_digest, begun.seed]
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
 def _next(method: Cap, begun: Session, cut: Cut, key: str) -> Cut:
@@ -110,9 +102,9 @@ def _chosen(method: Cap, begun: Session, now: Session, cut: Cut) -> tuple[Masks,
     return cut_by_cost(method, begun, now, scores, cut.done), losses
 
 
-def _units(session: Session) -> dict[Any, int]:
+def _units(session: Session) -> dict[UnitKind, int]:
     """Return how many units of each kind the session's model has."""
-    kinds: tuple[Any, Any] = ("heads", "ffn_neurons")
+    kinds: tuple[UnitKind, ...] = ("heads", "ffn_neurons")
     return {kind: sum(group.units for group in session.groups if group.kind == kind) for kind in kinds}
 
 

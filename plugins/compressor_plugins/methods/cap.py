@@ -11,7 +11,7 @@ from compressor.plugin import Component, Pruned, PruningMethod, Target, Training
 from compressor_plugins.losses.contrastive import Contrastive
 from compressor_plugins.losses.distillation import Distillation
 from compressor_plugins.losses.task import TaskLoss
-from compressor_plugins.methods._cap_options import CutOptions, ScoreOptions
+from compressor_plugins.methods._cap_options import CUTS, REFRESH, CutOptions, ScoreOptions
 
 if TYPE_CHECKING:
     from torch import nn
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from compressor.run.session import Session
 
 CUTTING = frozenset(CutOptions.model_fields)
-SCORING = frozenset(ScoreOptions.model_fields) - {"include_head"}
+SCORING = frozenset(ScoreOptions.model_fields)
 FOREIGN: Mapping[str, frozenset[str]] = {
     "first-order": SCORING,
     "magnitude": CUTTING | {"score_learning_rate", "final_threshold", "final_lambda"},
@@ -36,7 +36,7 @@ class Cap(CutOptions, ScoreOptions, PruningMethod):
     choose them, the smaller model is trained, and so on; they are gone for good, where the reference masks them. The others
     zero single weights of the encoder's layers in one training, along a cubic schedule: ``magnitude``; ``movement``, by learned
     scores with a straight-through gradient (Sanh et al. 2020, https://arxiv.org/abs/2005.07683); ``soft-movement``, where a penalty
-    on the scores decides how many stay. Weights that are masked keep their values while training goes on, and may come back.
+    on the scores decides how many stay. Weights that are masked get no gradient, and may come back.
 
     Where ``train.losses`` are left out they are CAP's: 0.1 of the task's, 0.9 of distillation (temperature 1 for first-order, 2 for
     the others), and contrast with all three banks, whose weights are those of the mean over the batch.
@@ -59,8 +59,8 @@ class Cap(CutOptions, ScoreOptions, PruningMethod):
     )
     start: Literal["dense", "pre-trained"] = Field(
         default="dense",
-        description="Begin with the dense fine-tuned model, or, as published, with what the run started from and a new head, "
-        "while the fine-tuned model teaches.",
+        description="Begin with the dense fine-tuned model, or, as published, with the pre-trained one that the run started from (and a new "
+        "head, if it had none), while the fine-tuned model of a step train teaches.",
     )
     train: Training = Field(
         default_factory=Training.defaults,
@@ -98,7 +98,7 @@ class Cap(CutOptions, ScoreOptions, PruningMethod):
     @model_validator(mode="after")
     def _of_the_back_end(self) -> Self:
         given = {name for name, field in type(self).model_fields.items() if getattr(self, name) != field.get_default()}
-        if foreign := (FOREIGN[self.backend] | {"include_head"}) & given:
+        if foreign := FOREIGN[self.backend] & given:
             message = f"{', '.join(sorted(foreign))}: not an option of back end {self.backend}"
             raise ValueError(message)
         allowed = {"first-order": ("macs", "params"), "soft-movement": ()}.get(self.backend, ("sparsity",))
@@ -115,10 +115,14 @@ class Cap(CutOptions, ScoreOptions, PruningMethod):
         if self.structured:
             if (self.target is None) == (self.percentages is None):
                 return f"expected a target or percentages; got {'neither' if self.target is None else 'both'}"
-            return ""
+            return (
+                "cuts is of a target; percentages say it themselves" if self.percentages and self.cuts != CUTS else ""
+            )
         if self.backend == "soft-movement":
             return "expected final_lambda, which decides the sparsity" if self.final_lambda is None else ""
-        return "" if self.target is not None else f"back end {self.backend} needs target.sparsity"
+        if self.target is None:
+            return f"back end {self.backend} needs target.sparsity"
+        return "refresh is of pruning_scope global" if self.refresh != REFRESH and self.pruning_scope == "local" else ""
 
     def check(self, model: nn.Module) -> None:
         """Check that there are layers to prune, and that percentages leave the heads that every layer keeps."""

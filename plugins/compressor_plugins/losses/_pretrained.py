@@ -1,0 +1,57 @@
+"""The encoder before fine-tuning, and whether a model is still that."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from compressor.errors import InputError
+from compressor.model import load_pretrained, local_directory
+
+if TYPE_CHECKING:
+    from compressor.run.session import Session
+    from compressor_plugins.losses.contrastive import Contrastive
+
+
+def pretrained_encoder(options: Contrastive, session: Session, student: nn.Module) -> nn.Module:
+    """Load the encoder of PrC.
+
+    Raises:
+        InputError: there is none, it is the dense model itself, or it is another architecture.
+    """
+    source = (
+        session.source
+        if options.pretrained is None
+        else local_directory(options.pretrained, options.pretrained_revision)
+    )
+    families = dict.fromkeys(session.family.model_types, session.family)
+    found: Any = load_pretrained(str(source), families, head="feature-extraction")
+    ours: Any = student
+    for size in ("hidden_size", "vocab_size"):
+        if getattr(found.config, size) != getattr(ours.config, size):
+            raise InputError(
+                f"loss 'contrastive': the pre-trained encoder {source} has {size} {getattr(found.config, size)}; "
+                f"the model has {getattr(ours.config, size)}",
+                hint="PrC contrasts with the encoder that the model was fine-tuned from",
+            )
+    if options.pretrained is None and same_encoder(found, session.teacher):
+        raise InputError(
+            "loss 'contrastive': PrC contrasts with the pre-trained encoder, and the run started from the fine-tuned one",
+            hint="name the encoder it was fine-tuned from as pretrained, or choose modules: [SnC, FiC]",
+        )
+    if getattr(ours.base_model, "pooler", None) is None and hasattr(found, "pooler"):
+        found.pooler = None  # vectors of the student and of the bank must come from the same place
+    encoder: nn.Module = found.to(session.device)
+    return encoder
+
+
+def same_encoder(one: nn.Module, other: nn.Module) -> bool:
+    """Tell whether two models' encoders have the same weights, as far as both have them."""
+    models: tuple[Any, Any] = (one, other)
+    first, second = (model.base_model.state_dict() for model in models)
+    both = first.keys() & second.keys()
+    return all(
+        first[name].shape == second[name].shape and torch.equal(first[name].cpu(), second[name].cpu()) for name in both
+    )
