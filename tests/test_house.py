@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 SOURCES = sorted([*(ROOT / "compressor").rglob("*.py"), *(ROOT / "plugins").rglob("*.py")])
 BANNED = re.compile(r"Manager|Handler|Helper|Utils|Factory|Wrapper|Base[A-Z]|Processor|(?<![a-z])(do|process|misc)_")
 UNSAFE = re.compile(
-    r"torch\.load\(|pickle\.load|yaml\.load\(|\beval\(|shell=True|\.cuda\(|ignore_mismatched_sizes=True"
+    r"torch\.load\((?!.*weights_only=True)|pickle\.load|yaml\.load\(|\beval\(|shell=True|\.cuda\(|ignore_mismatched_sizes=True"
 )
 
 

@@ -1,0 +1,179 @@
+"""Training a map scorer: heads are masked as its scores say, and the relations of sentences tell how wrong that was."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from compressor.errors import InputError
+from compressor.model import PrunableGroup, masked
+from compressor.model.checkpoint import fingerprint
+from compressor.progress import Bar, announced
+from compressor.prune import frozen, shown_maps
+from compressor_plugins.methods._map_scorer import MapScorer, fresh_scorer, padded_maps, resized_maps, score_maps
+from compressor_plugins.methods._relations import feature_mask, relation_loss, sampled_gates
+from compressor_plugins.methods._scorer_files import save_scorer
+from compressor_plugins.methods._scorer_state import ScorerState
+from compressor_plugins.methods._sentences import Sentences, batch_of, cut, sentence_vectors
+
+if TYPE_CHECKING:
+    from compressor.plugin import Task
+    from compressor.run.session import Session
+    from compressor_plugins.methods._smp_options import ScorerTraining
+
+SCORER = "scorer.safetensors"
+
+
+@dataclass(frozen=True)
+class Texts:
+    """One task's train rows, and whether they are pairs."""
+
+    task: Task
+    rows: Any
+
+    @property
+    def weight(self) -> int:
+        """How often the task is drawn, relative to others: the published ``int(size^0.2)``."""
+        return int(len(self.rows) ** 0.2)
+
+    def drawn(self, count: int, draw: np.random.Generator) -> list[Mapping[str, Any]]:
+        """Return so many rows, as the encoder reads them."""
+        chosen = self.rows.select(draw.permutation(len(self.rows))[:count])
+        return [cut(row) for row in chosen.to_list()]
+
+
+def texts_of(options: ScorerTraining, session: Session) -> list[Texts]:
+    """Read the train texts of all tasks.
+
+    Raises:
+        InputError: a task has not enough rows for a batch.
+    """
+    found = []
+    for task in options.tasks or (session.task,):
+        labels = session.label2id if task == session.task else None
+        texts = Texts(task, task.load("train", session.tokenizer, label2id=labels))
+        if len(texts.rows) < options.batch_size:
+            raise InputError(
+                f"scorer.train: task '{task.name}' has {len(texts.rows)} train rows; a batch needs {options.batch_size}"
+            )
+        found.append(texts)
+    return found
+
+
+def train_scorer(options: ScorerTraining, session: Session, rows: Sentences, *, length_normalised: bool) -> MapScorer:
+    """Train a scorer on the session's model; leave it with its provenance in the step's directory.
+
+    A killed training goes on from its newest checkpoint, to the same bytes: what a step draws depends on the seed and on its
+    number alone.
+    """
+    texts = texts_of(options, session)
+    provenance = {
+        "model": session.plan.recipe.model,
+        "model_type": _config(session).model_type,
+        "weights_sha256": fingerprint(session.model),
+        "heads": [group.units for group in rows.groups],
+        "tasks": [{"name": one.task.name, **one.task.options()} for one in texts],
+        "rows": [len(one.rows) for one in texts],
+        "options": options.model_dump(mode="json", exclude={"tasks", "checkpoint_every"}),
+        "length_normalised": length_normalised,
+        "seed": session.seed,
+    }
+    scorer = fresh_scorer(torch.Generator().manual_seed(session.seed)).to(rows.device)
+    training = Training(options, rows, scorer, texts, seed=session.seed, length_normalised=length_normalised)
+    key = hashlib.sha256(json.dumps(provenance, sort_keys=True).encode()).hexdigest()
+    session.stage.mkdir(parents=True, exist_ok=True)
+    training.run(ScorerState(session.stage / "checkpoints", key))
+    save_scorer(scorer, session.stage / SCORER, {**provenance, "losses": training.losses[-1:]})
+    return scorer.eval().requires_grad_(False)
+
+
+def _config(session: Session) -> Any:
+    return session.model.config
+
+
+@dataclass
+class Training:
+    """A scorer in training.
+
+    Attributes:
+        losses: mean loss of each tenth of the steps so far.
+    """
+
+    options: ScorerTraining
+    rows: Sentences
+    scorer: MapScorer
+    texts: Sequence[Texts]
+    seed: int
+    length_normalised: bool
+    losses: list[float] = field(default_factory=list)
+
+    def run(self, state: ScorerState) -> None:
+        """Take every step that is not done yet."""
+        options, start = self.options, time.perf_counter()
+        make = torch.optim.Adam if options.optimizer == "adam" else torch.optim.SGD
+        optimizer: torch.optim.Optimizer = make(self.scorer.parameters(), lr=options.learning_rate)
+        first = state.restore(self.scorer, optimizer)
+        bar = Bar("Training a scorer", total=options.steps, done=first)
+        recent: list[float] = []
+        self.scorer.train().requires_grad_(True)
+        for number in range(first, options.steps):
+            loss = self.loss(number)
+            (loss / options.accumulation).backward()  # type: ignore[no-untyped-call]  # torch has no types here
+            recent.append(float(loss.detach()))
+            if (number + 1) % options.accumulation == 0 or number + 1 == options.steps:
+                torch.nn.utils.clip_grad_norm_(self.scorer.parameters(), 1.0)
+                optimizer.step()
+                optimizer.zero_grad()
+                if (number + 1) % options.checkpoint_every == 0:
+                    state.save(self.scorer, optimizer, number + 1)
+            if (number + 1) % max(1, options.steps // 10) == 0:
+                self.losses.append(sum(recent) / len(recent))
+                recent.clear()
+            bar.at(number + 1)
+        bar.close()
+        announced.info("scorer: %d steps, %.0f s, losses %s", options.steps, time.perf_counter() - start, self.losses)
+
+    def loss(self, number: int) -> Tensor:
+        """Return the loss of one step, with a graph that reaches the scorer through the sampled masks."""
+        draw = np.random.default_rng([self.seed, number])
+        generator = torch.Generator().manual_seed(int(draw.integers(2**62)))
+        weights = np.array([one.weight for one in self.texts], dtype=np.float64)
+        texts = self.texts[int(draw.choice(len(self.texts), p=weights / weights.sum()))]
+        rows = texts.drawn(self.options.batch_size, draw)
+        batch = batch_of(rows, self.rows.tokenizer, self.rows.device)
+        groups = self.rows.groups
+        pruned = [groups[index] for index in draw.permutation(len(groups))[len(groups) // 2 :]]
+        pair = texts.task.pairs
+        with torch.no_grad():
+            full, maps = self._look(batch, pruned, pair=pair)
+        gates = {group.name: sampled_gates(self._scores(maps[group.name], pair=pair), generator) for group in pruned}
+        with frozen(self.rows.model), masked(self.rows.model, groups, gates):
+            vectors = sentence_vectors(self.rows.model, batch, pair=pair)
+        features = feature_mask(full.shape[1], generator).to(full)
+        return relation_loss(vectors * features, full * features, pair=pair)
+
+    def _look(
+        self, batch: Mapping[str, Tensor], groups: Sequence[PrunableGroup], *, pair: bool
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Run the whole model; return its vectors, and the maps of some sentences, as the scorer reads them."""
+        shaped = resized_maps if self.length_normalised else padded_maps
+        mask = batch["attention_mask"]
+        maps: dict[str, Tensor] = {}
+
+        def show(group: PrunableGroup, found: Tensor) -> None:
+            maps[group.name] = shaped(found, mask[: len(found)])
+
+        with shown_maps(self.rows.model, groups, mask, show, rows=self.options.scored):
+            return sentence_vectors(self.rows.model, batch, pair=pair), maps
+
+    def _scores(self, maps: Tensor, *, pair: bool) -> Tensor:
+        scores = score_maps(self.scorer, maps, 0 if pair else 1)
+        return scores.reshape(self.options.scored, -1).mean(dim=0)
