@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from compressor.errors import CompressorError
-from compressor.model.groups import PrunableGroup
+from compressor.model.groups import ParamSlice, PrunableGroup
 
 ShowMaps = Callable[[PrunableGroup, Tensor], None]
 """Takes a group and its maps, shape (B, heads, T, T): probabilities over keys, rows of padding among them."""
@@ -62,17 +62,20 @@ def _show(
 ) -> Callable[[nn.Module, tuple[Any, ...]], None]:
     def hook(_: nn.Module, inputs: tuple[Any, ...]) -> None:
         with torch.no_grad():
-            query, key, value = (
-                made[piece.module][..., piece.offset :][..., : group.units * piece.width].unflatten(-1, (group.units, -1))
-                for piece in group.producers
-            )
-            maps = attention(query.transpose(1, 2), key.transpose(1, 2), mask)
-            _check(group, maps @ value.transpose(1, 2), inputs[0].detach()[: len(mask)], mask)
+            query, key, value = (_by_head(made[piece.module], group.units, piece) for piece in group.producers)
+            maps = attention(query, key, mask)
+            _check(group, maps @ value, inputs[0].detach()[: len(mask)], mask)
         for piece in group.producers:
             made.pop(piece.module, None)  # a fused projection is one module
         show(group, maps)
 
     return hook
+
+
+def _by_head(made: Tensor, units: int, piece: ParamSlice) -> Tensor:
+    """Return a projection's output by heads, shape (B, units, T, width)."""
+    own = made[..., piece.offset : piece.offset + units * piece.width]
+    return own.reshape(*own.shape[:2], units, piece.width).transpose(1, 2)
 
 
 def attention(query: Tensor, key: Tensor, mask: Tensor) -> Tensor:

@@ -34,7 +34,9 @@ def prune_all(method: HeadPruning, session: Session, targets: Sequence[Target]) 
     """Score once; yield the masks of every target."""
     watch = Stopwatch()
     with watch.phase("budget"):
-        budgets = [budget_for(target, session, method.least_heads) for target in targets]  # what cannot be met stops here
+        budgets = [
+            budget_for(target, session, method.least_heads) for target in targets
+        ]  # what cannot be met stops here
     rows = draw_sentences(method, session, session.model)
     with watch.phase("scores"):
         scores = method.head_scores(session, rows)
@@ -78,7 +80,9 @@ def budget_for(target: Target, session: Session, least: int) -> Budget | Latency
 def head_counts(session: Session, least: int) -> dict[str, Any]:
     """Return, per group name, how many units it may keep: ``least`` heads or more, every neuron."""
     return {
-        group.name: np.arange(min(least, group.units), group.units + 1) if group.kind == "heads" else np.array([group.units])
+        group.name: np.arange(min(least, group.units), group.units + 1)
+        if group.kind == "heads"
+        else np.array([group.units])
         for group in session.groups
     }
 
@@ -119,7 +123,7 @@ def ranked(session: Session, scores: Scores, budget: Budget, *, least: int) -> M
     order = torch.argsort(values.masked_fill(first, math.inf), descending=True, stable=True)
     keep = torch.zeros(len(values), dtype=torch.bool)
     keep[order[: max(count, 0)]] = True
-    parts = keep.split([group.units for group in groups])
+    parts = torch.split(keep, [group.units for group in groups])
     return Masks({group.name: part.clone() for group, part in zip(groups, parts, strict=True)})
 
 

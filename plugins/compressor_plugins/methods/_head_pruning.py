@@ -41,7 +41,9 @@ class HeadPruning(PruningMethod):
         "the mean of their tokens. Default: as the task says.",
     )
     least_heads: int = Field(
-        default=1, ge=0, description="Heads that every layer keeps where they are ranked over all layers; 0 may empty some."
+        default=1,
+        ge=0,
+        description="Heads that every layer keeps where they are ranked over all layers; 0 may empty some.",
     )
 
     @field_validator("target")

@@ -5,6 +5,8 @@ Its layout is that of the released checkpoints of single-shot meta-pruning, to t
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
 
@@ -28,7 +30,7 @@ class MapScorer(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         layers: list[nn.Module] = [_convolution(1, WIDTHS[0]), nn.LeakyReLU(0.2)]
-        for narrow, wide in zip(WIDTHS, WIDTHS[1:], strict=False):
+        for narrow, wide in pairwise(WIDTHS):
             layers += [_convolution(narrow, wide), nn.BatchNorm2d(wide, eps=EPSILON), nn.LeakyReLU(0.2)]
         layers += [nn.Conv2d(WIDTHS[-1], 2, kernel_size=4, bias=False), nn.Sigmoid()]
         self.main = nn.Sequential(*layers)
@@ -67,7 +69,7 @@ def score_maps(scorer: MapScorer, maps: Tensor, channel: int) -> Tensor:
         if scorer.training:
             found: Tensor = scorer(maps)[:, channel]
             return found
-        return torch.cat([scorer(part)[:, channel] for part in maps.split(CHUNK)])
+        return torch.cat([scorer(part)[:, channel] for part in torch.split(maps, CHUNK)])
 
 
 def padded_maps(maps: Tensor, mask: Tensor) -> Tensor:
@@ -94,5 +96,6 @@ def resized_maps(maps: Tensor, mask: Tensor) -> Tensor:
     parts = []
     for own, length in zip(maps, mask.sum(dim=1).tolist(), strict=True):
         cropped = own[:, :length, :length]
-        parts.append(nn.functional.interpolate(cropped[:, None], size=(SIDE, SIDE), mode="area") * (length / SIDE))
+        stretched = nn.functional.interpolate(cropped[:, None], size=(SIDE, SIDE), mode="area")
+        parts.append(stretched / stretched.sum(dim=3, keepdim=True))
     return torch.cat(parts)

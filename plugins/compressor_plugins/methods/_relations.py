@@ -23,7 +23,8 @@ def relations(vectors: Tensor) -> Tensor:
     centred = vectors - vectors.mean(dim=0)
     units = centred / centred.norm(dim=1, keepdim=True).clamp_min(TINY)
     cosines = SHARPNESS * units @ units.T
-    return cosines.unflatten(1, (-1, 2)).log_softmax(dim=2)
+    logs: Tensor = cosines.reshape(len(vectors), -1, 2).log_softmax(dim=2)
+    return logs
 
 
 def relation_loss(vectors: Tensor, full: Tensor, *, pair: bool) -> Tensor:
