@@ -154,11 +154,15 @@ class Training:
         pair = texts.task.pairs
         with torch.no_grad():
             full, maps = self._look(batch, pruned, pair=pair)
-        gates = {group.name: sampled_gates(self._scores(maps[group.name], pair=pair), generator) for group in pruned}
-        with frozen(self.rows.model), masked(self.rows.model, groups, gates):
-            vectors = sentence_vectors(self.rows.model, batch, pair=pair)
-        features = feature_mask(full.shape[1], generator).to(full)
-        return relation_loss(vectors * features, full * features, pair=pair)
+        scores = self._scores(maps, pair=pair)
+        losses = []
+        for _ in range(self.options.draws):
+            gates = {name: sampled_gates(own, generator) for name, own in scores.items()}
+            with frozen(self.rows.model), masked(self.rows.model, groups, gates):
+                vectors = sentence_vectors(self.rows.model, batch, pair=pair)
+            features = feature_mask(full.shape[1], generator).to(full)
+            losses.append(relation_loss(vectors * features, full * features, pair=pair))
+        return torch.stack(losses).mean()
 
     def _look(
         self, batch: Mapping[str, Tensor], groups: Sequence[PrunableGroup], *, pair: bool
@@ -174,6 +178,8 @@ class Training:
         with shown_maps(self.rows.model, groups, mask, show, rows=self.options.scored):
             return sentence_vectors(self.rows.model, batch, pair=pair), maps
 
-    def _scores(self, maps: Tensor, *, pair: bool) -> Tensor:
-        scores = score_maps(self.scorer, maps, 0 if pair else 1)
-        return scores.reshape(self.options.scored, -1).mean(dim=0)
+    def _scores(self, maps: Mapping[str, Tensor], *, pair: bool) -> dict[str, Tensor]:
+        """Return the mean score of every head, per group name; all maps together make BatchNorm's statistics."""
+        sizes = [len(own) for own in maps.values()]
+        found = torch.split(score_maps(self.scorer, torch.cat(list(maps.values())), 0 if pair else 1), sizes)
+        return {name: own.reshape(self.options.scored, -1).mean(dim=0) for name, own in zip(maps, found, strict=True)}

@@ -22,7 +22,8 @@ ScorerFile = Annotated[Path, AfterValidator(_is_scorer)]
 class ScorerTraining(BaseModel):
     """How a scorer is trained: to choose heads without which the relations of sentences in a batch stay the same.
 
-    As published: ``optimizer: sgd, learning_rate: 0.02, batch_size: 60, scored: 60, accumulation: 8, steps: 64000``, on
+    As published: ``optimizer: sgd, learning_rate: 0.02, batch_size: 60, scored: 60,
+    draws: 1, accumulation: 8, steps: 64000``, on
     seven tasks of GLUE.
     """
 
@@ -31,9 +32,10 @@ class ScorerTraining(BaseModel):
     tasks: tuple[Choice[Task], ...] = Field(
         default=(), description="Tasks whose train texts it sees, without their labels; default: the recipe's own."
     )
-    steps: int = Field(default=300, ge=1, description="Batches that it sees.")
-    batch_size: int = Field(default=32, ge=4, multiple_of=2, description="Sentences whose relations are kept.")
-    scored: int = Field(default=8, ge=1, description="Of these, how many have their attention maps scored.")
+    steps: int = Field(default=400, ge=1, description="Batches that it sees.")
+    batch_size: int = Field(default=16, ge=4, multiple_of=2, description="Sentences whose relations are kept.")
+    scored: int = Field(default=2, ge=1, description="Of these, how many have their attention maps scored.")
+    draws: int = Field(default=2, ge=1, description="Masks that are drawn and tried for a batch; published: 1.")
     accumulation: int = Field(default=1, ge=1, description="Batches per optimizer step.")
     optimizer: Literal["adam", "sgd"] = Field(default="adam", description="Adam, or (as published) plain SGD.")
     learning_rate: float = Field(default=1e-3, gt=0, description="Of the optimizer, the same in every step.")
