@@ -28,7 +28,7 @@ from compressor.recipe.loader import load_recipe
 from compressor.recipe.plan import compile_plan
 from compressor.run import load
 from compressor.run.session import Session
-from compressor_plugins.methods._head_masks import lowest_removed, quota
+from compressor_plugins.methods._head_quota import lowest_removed, quota
 from compressor_plugins.methods._map_scorer import MapScorer
 from compressor_plugins.methods._relations import relation_loss
 from compressor_plugins.methods._scorer_files import load_scorer

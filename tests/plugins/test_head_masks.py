@@ -17,8 +17,8 @@ from compressor.plugin import Target
 from compressor.run.session import Session
 from compressor.testing import tiny_model
 from compressor_plugins.families.bert import Bert
-from compressor_plugins.methods import _head_masks
-from compressor_plugins.methods._head_masks import budget_for, choose_masks, lost_heads, lowest_removed, quota
+from compressor_plugins.methods._head_masks import budget_for, choose_masks
+from compressor_plugins.methods._head_quota import dense_heads, lost_heads, lowest_removed, quota
 from compressor_plugins.methods.heads import Heads
 from tests.plugins.sessions import FAMILIES, Labelled, label_free, labelled, session_on
 
@@ -194,5 +194,5 @@ def test_metrics_are_plain_data_and_say_what_was_read():
 def test_layers_that_were_dropped_before_are_not_counted():
     session = session_on(tiny_model(num_hidden_layers=4), Bert(), Labelled())
     shallow = replace(session, model=shrink(session.model, session.family, Masks({}), dropped_layers=(1,)))
-    assert _head_masks.dense_heads(session) == dict.fromkeys(range(4), 4)
+    assert dense_heads(session) == dict.fromkeys(range(4), 4)
     assert method().prune(shallow).metrics["heads_kept"] == [2] * 3

@@ -24,6 +24,7 @@ from compressor.testing import tiny_model
 from compressor_plugins.methods import _scorer_training
 from compressor_plugins.methods._map_scorer import MapScorer, fresh_scorer, padded_maps
 from compressor_plugins.methods._scorer_files import load_scorer, save_scorer
+from compressor_plugins.methods._scorer_texts import Texts as ScorerTexts
 from compressor_plugins.methods._scorer_training import Training
 from compressor_plugins.methods._sentences import draw_sentences
 from compressor_plugins.methods._smp import mean_scores
@@ -208,7 +209,7 @@ def test_a_checkpoint_of_another_training_is_passed_by(tmp_path: Path, monkeypat
 def test_masks_are_sampled_in_half_of_the_layers_and_nothing_else_has_a_gradient(monkeypatch: pytest.MonkeyPatch):
     session = session_of(num_hidden_layers=5)
     rows = draw_sentences(method(training()), session, session.model)
-    texts = [_scorer_training.Texts(session.task, session.task.load("train", session.tokenizer))]
+    texts = [ScorerTexts(session.task, session.task.load("train", session.tokenizer))]
     scorer = fresh_scorer(torch.Generator().manual_seed(0)).train()
     options = ScorerTraining(batch_size=8, scored=2)
     run = Training(options, rows, scorer, texts, seed=0, length_normalised=False)

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from compressor.errors import CompressorError, InputError
 from compressor.model import Masks
-from compressor.model.shapes import layer_ids
 from compressor.plugin import Pruned, Target
 from compressor.prune import level_masks
 from compressor_plugins.methods._budget import Budget, sequence_of
+from compressor_plugins.methods._head_quota import lost_heads, lowest_removed
 from compressor_plugins.methods._latency import budget_of
 from compressor_plugins.methods._report import Stopwatch, figures
 from compressor_plugins.methods._sentences import draw_sentences, head_groups
@@ -37,7 +36,9 @@ def prune_all(method: HeadPruning, session: Session, targets: Sequence[Target]) 
         budgets = [
             budget_for(target, session, method.least_heads) for target in targets
         ]  # what cannot be met stops here
-    rows = draw_sentences(method, session, session.model)
+    model = method.starting_model(session)
+    weights = {} if model is session.model else dict(model.named_parameters())
+    rows = draw_sentences(method, session, model)
     with watch.phase("scores"):
         scores = method.head_scores(session, rows)
     for target, budget in zip(targets, budgets, strict=True):
@@ -45,6 +46,7 @@ def prune_all(method: HeadPruning, session: Session, targets: Sequence[Target]) 
         extra = {} if budget is None else budget.figures(session, masks)
         yield Pruned(
             masks,
+            weights,
             metrics={
                 **figures(session, masks, [], sequence_of(target, session)),
                 **extra,
@@ -125,37 +127,3 @@ def ranked(session: Session, scores: Scores, budget: Budget, *, least: int) -> M
     keep[order[: max(count, 0)]] = True
     parts = torch.split(keep, [group.units for group in groups])
     return Masks({group.name: part.clone() for group, part in zip(groups, parts, strict=True)})
-
-
-def lost_heads(session: Session, ratio: float) -> dict[str, int]:
-    """Return how many of its heads every layer loses, ``quota`` of the dense model's less what it lost before."""
-    dense, layers = dense_heads(session), layer_ids_of(session, session.model)
-    return {
-        group.name: max(0, quota(dense[layers[group.index]], ratio) - (dense[layers[group.index]] - group.units))
-        for group in head_groups(session.groups)
-    }
-
-
-def dense_heads(session: Session) -> Mapping[int, int]:
-    """Return the heads of every layer of the model that the run started from, by the layer's number in the dense one."""
-    groups = session.family.groups(session.teacher)
-    layers = layer_ids_of(session, session.teacher)
-    return {layers[group.index]: group.units for group in groups if group.kind == "heads"}
-
-
-def layer_ids_of(session: Session, model: Any) -> list[int]:
-    """Return which layers of the dense model a model's layers are."""
-    return layer_ids(model.config, session.family.groups(model))
-
-
-def quota(heads: int, ratio: float) -> int:
-    """Return how many of a layer's heads go when a fraction does: rounded down, so below 1/heads none."""
-    return min(heads, math.floor(heads * ratio + 1e-9))
-
-
-def lowest_removed(scores: Tensor, count: int) -> Tensor:
-    """Return a mask, shape (H,), that removes exactly so many heads, the lowest; of equals the later ones."""
-    order = torch.argsort(scores.double().cpu(), descending=True, stable=True)
-    keep = torch.zeros(len(scores), dtype=torch.bool)
-    keep[order[: len(scores) - count]] = True
-    return keep

@@ -11,6 +11,8 @@ from pydantic import Field, field_validator
 from compressor.plugin import Pruned, PruningMethod, Target
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from compressor.model.masks import Scores
     from compressor.run.session import Session
     from compressor_plugins.methods._sentences import Sentences
@@ -62,6 +64,10 @@ class HeadPruning(PruningMethod):
             session: gives the seed and the task.
             rows: the sentences, and the model that reads them.
         """
+
+    def starting_model(self, session: Session) -> nn.Module:
+        """Return the model whose heads are scored and removed: the session's, or one of its shape whose weights replace it."""
+        return session.model
 
     def prune(self, session: Session) -> Pruned:
         """Return masks of heads."""

@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from compressor.errors import InputError
 from compressor.model import PrunableGroup, masked
 from compressor.model.checkpoint import fingerprint
 from compressor.progress import Bar, announced
@@ -22,50 +21,14 @@ from compressor_plugins.methods._map_scorer import MapScorer, fresh_scorer, padd
 from compressor_plugins.methods._relations import feature_mask, relation_loss, sampled_gates
 from compressor_plugins.methods._scorer_files import save_scorer
 from compressor_plugins.methods._scorer_state import ScorerState
-from compressor_plugins.methods._sentences import Sentences, batch_of, cut, sentence_vectors
+from compressor_plugins.methods._scorer_texts import Texts, texts_of
+from compressor_plugins.methods._sentences import Sentences, batch_of, sentence_vectors
 
 if TYPE_CHECKING:
-    from compressor.plugin import Task
     from compressor.run.session import Session
     from compressor_plugins.methods._smp_options import ScorerTraining
 
 SCORER = "scorer.safetensors"
-
-
-@dataclass(frozen=True)
-class Texts:
-    """One task's train rows, and whether they are pairs."""
-
-    task: Task
-    rows: Any
-
-    @property
-    def weight(self) -> int:
-        """How often the task is drawn, relative to others: the published ``int(size^0.2)``."""
-        return int(len(self.rows) ** 0.2)
-
-    def drawn(self, count: int, draw: np.random.Generator) -> list[Mapping[str, Any]]:
-        """Return so many rows, as the encoder reads them."""
-        chosen = self.rows.select(draw.permutation(len(self.rows))[:count])
-        return [cut(row) for row in chosen.to_list()]
-
-
-def texts_of(options: ScorerTraining, session: Session) -> list[Texts]:
-    """Read the train texts of all tasks.
-
-    Raises:
-        InputError: a task has not enough rows for a batch.
-    """
-    found = []
-    for task in options.tasks or (session.task,):
-        labels = session.label2id if task == session.task else None
-        texts = Texts(task, task.load("train", session.tokenizer, label2id=labels))
-        if len(texts.rows) < options.batch_size:
-            raise InputError(
-                f"scorer.train: task '{task.name}' has {len(texts.rows)} train rows; a batch needs {options.batch_size}"
-            )
-        found.append(texts)
-    return found
 
 
 def train_scorer(options: ScorerTraining, session: Session, rows: Sentences, *, length_normalised: bool) -> MapScorer:
@@ -78,7 +41,7 @@ def train_scorer(options: ScorerTraining, session: Session, rows: Sentences, *, 
     provenance = {
         "model": session.plan.recipe.model,
         "model_type": _config(session).model_type,
-        "weights_sha256": fingerprint(session.model),
+        "weights_sha256": fingerprint(rows.model),
         "heads": [group.units for group in rows.groups],
         "tasks": [{"name": one.task.name, **one.task.options()} for one in texts],
         "rows": [len(one.rows) for one in texts],

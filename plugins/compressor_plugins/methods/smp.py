@@ -44,6 +44,19 @@ class Smp(HeadPruning):
         "as published, they are padded with zeros.",
     )
 
+    rewind: bool = Field(
+        default=False,
+        description="Score and prune the checkpoint that the run started from, with its own weights, to be fine-tuned by the "
+        "step that follows: as published, where heads go before fine-tuning. A train step may come first, to make the "
+        "dense model that is compared with.",
+    )
+
+    def starting_model(self, session: Session) -> nn.Module:
+        """Return the session's model, or the checkpoint that the run started from."""
+        from compressor_plugins.methods._smp import pretrained
+
+        return pretrained(session) if self.rewind else session.model
+
     def check(self, model: nn.Module) -> None:
         """Check that the scorer's file, if one is given, can be read."""
         from compressor_plugins.methods._smp import check
