@@ -1,7 +1,7 @@
 """Train map scorers and hold their masks against random ones: ``python benchmarks/scorer.py --model DIR --data GLUE_DIR``.
 
 For every seed a scorer is trained on the train texts of the tasks (``scorer: {train: {...}}`` of the method ``smp``). Of every
-task it then chooses half of each layer's heads by 128 train texts, and so do the scorers given as files. What is measured is the
+task it then chooses half of each layer's heads by 64 train texts, and so do the scorers given as files. What is measured is the
 relation loss on held-out texts (the task's validation split, 32 to a batch), beside that of 20 random masks of the same size:
 their mean, standard deviation, lowest, and how many standard deviations below the mean each mask is.
 """
@@ -46,6 +46,7 @@ def main() -> None:
     parser.add_argument("--model", required=True, help="encoder, not fine-tuned")
     parser.add_argument("--data", required=True, help="directory of GLUE files")
     parser.add_argument("--tasks", nargs="+", default=["mrpc", "rte", "stsb", "sst2", "cola"])
+    parser.add_argument("--measured", nargs="+", help="tasks to measure on, where these are others")
     parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2], help="of scorers to train")
     parser.add_argument("--train", default="{}", help="options of scorer.train, as JSON")
     parser.add_argument("--scorers", nargs="*", default=[], help="files of scorers to measure too")
@@ -117,8 +118,10 @@ def measure(
 ) -> Iterator[dict[str, Any]]:
     """Yield the relation loss of every scorer's masks, task by task, beside that of random masks."""
     source: Any = method.scorer
-    for task in source.train.tasks:
-        chosen_by = texts(session, method, task, "train", 128)
+    like = source.train.tasks[0]
+    tasks = [like.model_copy(update={"subset": name}) for name in options.measured or options.tasks]
+    for task in tasks:
+        chosen_by = texts(session, method, task, "train", 64)
         held_out = texts(session, method, task, "validation", options.rows)
         noise = losses(held_out, random_masks(held_out, options.random))
         for name, scorer in scorers.items():

@@ -91,6 +91,8 @@ class Training:
             loss = self.loss(number)
             (loss / options.accumulation).backward()  # type: ignore[no-untyped-call]  # torch has no types here
             recent.append(float(loss.detach()))
+            if options.decay:
+                optimizer.param_groups[0]["lr"] = options.learning_rate * (1 - number / options.steps)
             if (number + 1) % options.accumulation == 0 or number + 1 == options.steps:
                 torch.nn.utils.clip_grad_norm_(self.scorer.parameters(), 1.0)
                 optimizer.step()

@@ -23,7 +23,7 @@ class ScorerTraining(BaseModel):
     """How a scorer is trained: to choose heads without which the relations of sentences in a batch stay the same.
 
     As published: ``optimizer: sgd, learning_rate: 0.02, batch_size: 60, scored: 60,
-    draws: 1, accumulation: 8, steps: 64000``, on
+    draws: 1, accumulation: 8, decay: false, steps: 64000``, on
     seven tasks of GLUE.
     """
 
@@ -32,13 +32,16 @@ class ScorerTraining(BaseModel):
     tasks: tuple[Choice[Task], ...] = Field(
         default=(), description="Tasks whose train texts it sees, without their labels; default: the recipe's own."
     )
-    steps: int = Field(default=400, ge=1, description="Batches that it sees.")
+    steps: int = Field(default=100, ge=1, description="Batches that it sees.")
     batch_size: int = Field(default=16, ge=4, multiple_of=2, description="Sentences whose relations are kept.")
     scored: int = Field(default=2, ge=1, description="Of these, how many have their attention maps scored.")
     draws: int = Field(default=2, ge=1, description="Masks that are drawn and tried for a batch; published: 1.")
     accumulation: int = Field(default=1, ge=1, description="Batches per optimizer step.")
     optimizer: Literal["adam", "sgd"] = Field(default="adam", description="Adam, or (as published) plain SGD.")
-    learning_rate: float = Field(default=1e-3, gt=0, description="Of the optimizer, the same in every step.")
+    learning_rate: float = Field(default=1e-3, gt=0, description="Of the optimizer, in the first step.")
+    decay: bool = Field(
+        default=True, description="Let the learning rate fall linearly to 0; published: the same in every step."
+    )
     checkpoint_every: int = Field(default=50, ge=1, description="Batches between checkpoints of a running training.")
 
     @model_validator(mode="after")
