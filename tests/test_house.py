@@ -47,6 +47,12 @@ def test_nothing_unsafe_is_called(path: Path):
     assert [line for line in lines if UNSAFE.search(line)] == []
 
 
+def test_what_is_unsafe_is_known():
+    unsafe = ("torch.load(path)", "torch.load(path, weights_only=False)", "pickle.load(file)")
+    assert all(UNSAFE.search(line) for line in unsafe)
+    assert not UNSAFE.search('torch.load(path, map_location="cpu", weights_only=True)')
+
+
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_only_steps_assigns_to_a_session(path: Path):
     if path == ROOT / "compressor" / "run" / "steps.py":

@@ -15,13 +15,14 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from compressor.errors import InputError
-from compressor.model import shrink
+from compressor.model import Masks, shrink
 from compressor.plugin import Registry, Target
 from compressor.recipe.loader import load_recipe
 from compressor.recipe.plan import compile_plan
 from compressor.run import load
 from compressor.testing import tiny_model
 from compressor_plugins.methods import _scorer_training
+from compressor_plugins.methods._head_quota import lowest_removed
 from compressor_plugins.methods._map_scorer import MapScorer, fresh_scorer, padded_maps
 from compressor_plugins.methods._scorer_files import load_scorer, save_scorer
 from compressor_plugins.methods._scorer_texts import Texts as ScorerTexts
@@ -29,6 +30,7 @@ from compressor_plugins.methods._scorer_training import Training
 from compressor_plugins.methods._sentences import draw_sentences
 from compressor_plugins.methods._smp import mean_scores
 from compressor_plugins.methods._smp_options import ScorerTraining, TrainedScorer
+from compressor_plugins.methods.heads import Heads
 from compressor_plugins.methods.smp import Smp
 from tests.plugins.sessions import FAMILIES, Labelled, session_on
 from tests.toys import toy_recipe
@@ -128,8 +130,6 @@ def test_the_mode_is_the_task_s_unless_it_is_given(tmp_path: Path, scorer_file: 
 def test_a_pruned_model_with_an_emptied_layer_is_scored(scorer_file: Path):
     session = session_of()
     groups = [group for group in session.groups if group.kind == "heads"]
-    from compressor.model import Masks
-
     gone = Masks({group.name: torch.arange(4) < left for group, left in zip(groups, (4, 3, 0), strict=True)})
     ragged = replace(session, model=shrink(session.model, session.family, gone))
     pruned = method(scorer_file).prune(ragged)
@@ -288,3 +288,32 @@ def test_a_session_s_stage_is_where_the_scorer_is_left():
     session = session_of(run_dir=Path("somewhere"))
     assert session.stage == Path("somewhere/stages/01-step")
     assert isinstance(session.plan, SimpleNamespace)
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("file", ["base", "large"])
+def test_two_disjoint_halves_of_the_text_agree_on_the_heads(file: str, shared: Path, tmp_path: Path):
+    scorer, _ = load_scorer(shared / "models/smp-scorers" / f"{file}.bin")
+    recipe = toy_recipe(
+        tmp_path,
+        model=str(shared / "models/all-MiniLM-L6-v2"),
+        task={"name": "embedding", "corpus": "python-docs"},
+        calibration={"samples": 186, "batch_size": 31},
+        steps=[{"prune": {"method": "heads", "target": {"heads": 0.5}}}],
+    )
+    registry = Registry.load()
+    session = load.open_session(compile_plan(load_recipe(recipe), registry), registry, tmp_path, torch.device("cpu"))
+    rows = draw_sentences(method_of_all(186), session, session.model)
+    for pair in (True, False):
+        halves = [
+            mean_scores(scorer, replace(rows, rows=rows.rows[start::2], pair=pair), length_normalised=False)
+            for start in (0, 1)
+        ]
+        masks = [torch.stack([lowest_removed(values, 6) for values in scores.values()]) for scores in halves]
+        agreement = float((masks[0] == masks[1]).float().mean())
+        print(f"{file}, {'pair' if pair else 'single'}: {agreement:.4f} of the heads")  # noqa: T201 - with pytest -s
+        assert agreement >= 0.9
+
+
+def method_of_all(sentences: int) -> Heads:
+    return Heads(target=Target(heads=0.5), sentences=sentences)

@@ -17,8 +17,6 @@ from torch import Tensor
 from compressor.errors import InputError
 from compressor_plugins.methods._map_scorer import MapScorer
 
-FORMAT = "compressor-map-scorer-1"
-
 
 def load_scorer(path: Path) -> tuple[MapScorer, dict[str, Any]]:
     """Read a scorer: safetensors of ours, or a released checkpoint (a pickle of tensors, which is read as weights only).
@@ -81,6 +79,6 @@ def _check_tensors(path: Path, tensors: Mapping[str, Tensor], expected: Mapping[
 
 
 def save_scorer(scorer: MapScorer, path: Path, provenance: Mapping[str, Any]) -> None:
-    """Write a scorer as safetensors, with how it was made in the file's metadata."""
+    """Write a scorer as safetensors, with how it was made in the file's metadata: one key, so that equal files are equal bytes."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in scorer.state_dict().items()}
-    save_file(tensors, str(path), {"format": FORMAT, "provenance": json.dumps(dict(provenance), sort_keys=True)})
+    save_file(tensors, str(path), {"provenance": json.dumps(dict(provenance), sort_keys=True)})

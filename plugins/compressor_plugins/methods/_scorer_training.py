@@ -54,7 +54,7 @@ def train_scorer(options: ScorerTraining, session: Session, rows: Sentences, *, 
     key = hashlib.sha256(json.dumps(provenance, sort_keys=True).encode()).hexdigest()
     session.stage.mkdir(parents=True, exist_ok=True)
     training.run(ScorerState(session.stage / "checkpoints", key))
-    save_scorer(scorer, session.stage / SCORER, {**provenance, "losses": training.losses[-1:]})
+    save_scorer(scorer, session.stage / SCORER, provenance)
     return scorer.eval().requires_grad_(False)
 
 
