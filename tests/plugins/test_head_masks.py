@@ -21,6 +21,7 @@ from compressor_plugins.methods._head_masks import budget_for, choose_masks
 from compressor_plugins.methods._head_quota import dense_heads, lost_heads, lowest_removed, quota
 from compressor_plugins.methods.heads import Heads
 from tests.plugins.sessions import FAMILIES, Labelled, label_free, labelled, session_on
+from tests.plugins.test_latency_target import toy_table
 
 HEADS = 4
 
@@ -120,20 +121,38 @@ def test_a_macs_target_is_met_as_closely_as_heads_allow(model_type: str, keep: f
     session = session_on(tiny_model(model_type), FAMILIES[model_type], Labelled())
     pruned = method(target=Target(macs=keep, sequence=16)).prune(session)
     smaller = shrink(session.model, session.family, pruned.masks)
-    dense, left = (encoder_macs(m, session.family.groups(m), 16) for m in (session.model, smaller))
-    one = dense - encoder_macs(
-        shrink(session.model, session.family, one_head_less(session)),
-        None or session.family.groups(shrink(session.model, session.family, one_head_less(session))),
-        16,
+    fewer = shrink(session.model, session.family, one_head_less(session))
+    dense, left, less = (
+        encoder_macs(model, session.family.groups(model), 16) for model in (session.model, smaller, fewer)
     )
     assert left <= keep * dense * (1 + 1e-9)
-    assert left > keep * dense - one or keep == 1.0
+    assert left > keep * dense - (dense - less) or keep == 1.0
     assert pruned.metrics["macs_kept"] == pytest.approx(left / dense)
 
 
 def one_head_less(session: Session) -> Masks:
     group = session.groups[0]
     return Masks({group.name: torch.arange(group.units) > 0})
+
+
+@pytest.mark.parametrize("least", [0, 1])
+@pytest.mark.parametrize("latency", [0.7, 0.85, 1.0])
+def test_a_latency_target_is_met_by_heads_alone(latency: float, least: int, monkeypatch: pytest.MonkeyPatch):
+    table = toy_table()
+    monkeypatch.setattr(Session, "latency_table", lambda *_, **__: table)
+    session = labelled()
+    pruned = method(target=Target(latency=latency), least_heads=least).prune(session)
+    predicted = table.ratio([(g.kind, int(pruned.masks.keep[g.name].sum())) for g in session.groups])
+    assert predicted <= latency + 1e-9
+    assert pruned.metrics["latency_target"]["predicted"] == pytest.approx(predicted)
+    assert pruned.metrics["neurons_kept"] == [48] * 3
+    assert min(pruned.metrics["heads_kept"]) >= least
+
+
+def test_a_latency_that_heads_cannot_reach_is_refused(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(Session, "latency_table", lambda *_, **__: toy_table())
+    with pytest.raises(InputError, match="cannot be met by removing heads alone"):
+        method(target=Target(latency=0.4)).prune(labelled())
 
 
 def test_a_parameter_target_is_met():

@@ -228,6 +228,23 @@ def test_masks_are_sampled_in_half_of_the_layers_and_nothing_else_has_a_gradient
     assert all(parameter.grad is None for parameter in session.model.parameters())
 
 
+def test_rewinding_gives_the_weights_of_the_checkpoint_back_and_scores_those(tmp_path: Path, scorer_file: Path):
+    recipe = toy_recipe(
+        tmp_path, steps=[{"prune": {"method": "smp", "target": {"heads": 0.5}, "scorer": str(scorer_file)}}]
+    )
+    registry = Registry.load()
+    session = load.open_session(compile_plan(load_recipe(recipe), registry), registry, tmp_path, torch.device("cpu"))
+    tuned = replace(session, model=tiny_model(seed=7).requires_grad_(requires_grad=False))
+    pruned = method(scorer_file, rewind=True).prune(tuned)
+    assert pruned.metrics["head_scores"] == method(scorer_file).prune(session).metrics["head_scores"]
+    weights = dict(session.model.named_parameters())
+    assert pruned.weights.keys() == weights.keys()
+    assert all(torch.equal(weight, weights[name]) for name, weight in pruned.weights.items())
+    smaller = replace(session, model=shrink(session.model, session.family, pruned.masks))
+    with pytest.raises(InputError, match="rewind: the model was pruned by an earlier step"):
+        method(scorer_file, rewind=True).prune(smaller)
+
+
 def test_too_few_rows_for_a_batch_are_named(tmp_path: Path):
     with pytest.raises(InputError, match=r"task 'texts' has 40 train rows; a batch needs 64"):
         method(training(batch_size=64)).prune(session_of(run_dir=tmp_path))
