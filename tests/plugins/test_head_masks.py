@@ -136,7 +136,7 @@ def one_head_less(session: Session) -> Masks:
 
 
 @pytest.mark.parametrize("least", [0, 1])
-@pytest.mark.parametrize("latency", [0.7, 0.85, 1.0])
+@pytest.mark.parametrize("latency", [0.8, 0.9, 1.0])
 def test_a_latency_target_is_met_by_heads_alone(latency: float, least: int, monkeypatch: pytest.MonkeyPatch):
     table = toy_table()
     monkeypatch.setattr(Session, "latency_table", lambda *_, **__: table)
@@ -165,7 +165,7 @@ def test_a_parameter_target_is_met():
 
 def test_what_heads_alone_cannot_reach_is_refused_before_anything_is_scored(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(Heads, "head_scores", lambda *_: pytest.fail("heads were scored"))
-    with pytest.raises(InputError, match=r"cannot be met by removing heads alone") as caught:
+    with pytest.raises(InputError, match=r"costs 0\.\d{3} of the dense .* leaves 0\.300") as caught:
         method(target=Target(macs=0.3)).prune(labelled())
     assert "obs, fisher, kprune" in str(caught.value)
 

@@ -70,10 +70,10 @@ def budget_for(target: Target, session: Session, least: int) -> Budget | Latency
     counts = head_counts(session, least)
     lowest = sum(float(budget.costs(group, counts[group.name][:1])[0]) for group in session.groups if group.units)
     if lowest > budget.at(budget.keep) * (1 + ROUNDING):
-        whole = budget.at(1.0)
+        allowed, dense = budget.at(budget.keep), budget.at(1.0)
         raise InputError(
-            f"target {target!r} cannot be met by removing heads alone: FFNs stay, and so does {least} head of every layer; "
-            f"that costs {lowest / whole:.3f} of what the dense model's sublayers may",
+            f"target {target!r} cannot be met by removing heads alone: FFNs and {least} of every layer's heads stay, which "
+            f"costs {lowest / dense:.3f} of the dense model's sublayers; the target leaves {allowed / dense:.3f}",
             hint="ask for more, set least_heads: 0, or prune FFN neurons too (methods obs, fisher, kprune)",
         )
     return budget
