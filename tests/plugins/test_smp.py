@@ -315,21 +315,22 @@ def test_two_disjoint_halves_of_the_text_agree_on_the_heads(file: str, shared: P
         tmp_path,
         model=str(shared / "models/all-MiniLM-L6-v2"),
         task={"name": "embedding", "corpus": "python-docs"},
-        calibration={"samples": 186, "batch_size": 31},
+        calibration={"samples": 256, "batch_size": 32},
         steps=[{"prune": {"method": "heads", "target": {"heads": 0.5}}}],
     )
     registry = Registry.load()
     session = load.open_session(compile_plan(load_recipe(recipe), registry), registry, tmp_path, torch.device("cpu"))
-    rows = draw_sentences(method_of_all(186), session, session.model)
+    rows = draw_sentences(method_of_all(256), session, session.model)
+    agreements = {}
     for pair in (True, False):
         halves = [
             mean_scores(scorer, replace(rows, rows=rows.rows[start::2], pair=pair), length_normalised=False)
             for start in (0, 1)
         ]
         masks = [torch.stack([lowest_removed(values, 6) for values in scores.values()]) for scores in halves]
-        agreement = float((masks[0] == masks[1]).float().mean())
-        print(f"{file}, {'pair' if pair else 'single'}: {agreement:.4f} of the heads")  # noqa: T201 - with pytest -s
-        assert agreement >= 0.9
+        agreements["pair" if pair else "single"] = float((masks[0] == masks[1]).float().mean())
+    print(file, agreements)  # noqa: T201 - with pytest -s
+    assert min(agreements.values()) >= 0.9
 
 
 def method_of_all(sentences: int) -> Heads:
