@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import re
 import shutil
 from collections.abc import Callable
@@ -32,6 +33,7 @@ steps:
   - verify: {sequence: 16, rounds: 3, gates: {macs: 0.5}}
 """
 FILES = "name: text-classification, train: train.csv, validation: validation.csv"
+FISHER = "method: fisher, target: {macs: 0.5}"
 MNLI = "name: glue, subset: mnli, path: glue"
 WEIGHTS = "checkpoint/model.safetensors"
 CONFIG = "checkpoint/config.json"
@@ -107,6 +109,19 @@ def checkpoint(**shape: Any) -> Change:
 def only_pickled_weights() -> None:
     Path(WEIGHTS).unlink()
     torch.save({}, "checkpoint/pytorch_model.bin")
+
+
+def scorer(content: Any) -> Change:
+    """Return what writes a scorer's file, and a recipe that reads it."""
+
+    def change() -> None:
+        if isinstance(content, bytes):
+            Path("scorer.bin").write_bytes(content)
+        else:
+            torch.save(content, "scorer.bin")
+        recipe(FISHER, "method: smp, target: {heads: 0.5}, scorer: scorer.bin")()
+
+    return change
 
 
 @dataclass(frozen=True)
@@ -192,6 +207,14 @@ RECIPES = {
     "data file missing": Broken(
         remove("train.csv"), r"recipe.yaml:3  task.train: no such file or directory: train.csv.*"
     ),
+    "scorer missing": Broken(
+        recipe(FISHER, "method: smp, target: {heads: 0.5}, scorer: no.bin"),
+        r"recipe.yaml:6  steps.0.prune.scorer: no such file or directory: no.bin",
+    ),
+    "no share of the heads": Broken(
+        recipe(FISHER, "method: heads, target: {heads: 0}"),
+        r"recipe.yaml:6  steps.0.prune.target.heads: expected a number in \(0, 1\], got 0",
+    ),
     "data file of an unknown kind": Broken(
         recipe("train: train.csv", "train: recipe.yaml"), r"recipe.yaml:3  task.train: expected a file ending in .*"
     ),
@@ -246,6 +269,13 @@ RUNS = {
     ),
     "no label column in the validation rows": Broken(
         write("validation.csv", "text,klass\na cat,1\n"), r"validation.csv: no column 'label'.*; columns: text, klass"
+    ),
+    "a scorer of pickled code": Broken(
+        scorer(pickle.dumps([1, 2])), r"scorer.bin: expected a scorer: a state dict of torch with 26 tensors [^\n]*"
+    ),
+    "a scorer of other shapes": Broken(
+        scorer({"main.0.weight": torch.zeros(3)}),
+        r"scorer.bin: expected the 26 tensors of a scorer; the file lacks '.*'",
     ),
     "empty file": Broken(write("train.csv", ""), r"train.csv: the file is empty"),
     "no rows": Broken(write("train.csv", "text,label\n"), r"train.csv: the file has no rows"),

@@ -44,6 +44,11 @@ class Task(Component):
         """Outputs of the classification head, when the task knows; 1 = regression."""
         return None
 
+    @property
+    def pairs(self) -> bool:
+        """Whether a sample is two texts, such as a question and its context."""
+        return False
+
     @abc.abstractmethod
     def load(
         self, split: Split, tokenizer: PreTrainedTokenizerBase, *, label2id: Mapping[str, int] | None = None

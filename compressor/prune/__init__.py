@@ -1,6 +1,7 @@
 """Numerics that pruning methods share: gate gradients, mask search, least squares, layer-by-layer re-fitting."""
 
 from compressor.prune.allocate import rearrange, search_masks, threshold_masks
+from compressor.prune.attention import ShowMaps, attention, shown_maps
 from compressor.prune.capture import Signals, consumer_inputs, frozen, gate_gradients, gate_products
 from compressor.prune.curvature import DensePass, SublayerStatistics
 from compressor.prune.fitting import Evidence, SublayerFit, Tuning, kept_columns
@@ -47,6 +48,7 @@ __all__ = [
     "Selection",
     "Share",
     "Shelf",
+    "ShowMaps",
     "Showing",
     "Signals",
     "Stream",
@@ -58,6 +60,7 @@ __all__ = [
     "Sweep",
     "Teacher",
     "Tuning",
+    "attention",
     "choose_levels",
     "consumer_inputs",
     "cubic_ramp",
@@ -86,6 +89,7 @@ __all__ = [
     "search_masks",
     "select_masks",
     "show_batches",
+    "shown_maps",
     "solve_bias",
     "solve_scales",
     "solve_weights",

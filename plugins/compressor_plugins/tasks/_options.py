@@ -36,14 +36,15 @@ def _is_directory(path: Path) -> Path:
 
 
 def _is_table(path: Path) -> Path:
-    return _is_file(path, EXTENSIONS)
+    return is_file(path, EXTENSIONS)
 
 
 def _is_text(path: Path) -> Path:
-    return _is_file(path, (".txt", *EXTENSIONS))
+    return is_file(path, (".txt", *EXTENSIONS))
 
 
-def _is_file(path: Path, extensions: tuple[str, ...]) -> Path:
+def is_file(path: Path, extensions: tuple[str, ...]) -> Path:
+    """Return the path of a file that is there and ends in one of the extensions, ``~`` spelt out."""
     path = _exists(path)
     if not path.is_file():
         message = f"expected a file, got a directory: {path}"

@@ -86,6 +86,11 @@ class Glue(ClassificationTask):
         """Classes of the subset; 1 for the scores of stsb."""
         return len(SUBSETS[self.subset].labels) or 1
 
+    @property
+    def pairs(self) -> bool:
+        """Whether the subset's samples are pairs of sentences."""
+        return len(SUBSETS[self.subset].texts) > 1
+
     def load(
         self, split: Split, tokenizer: PreTrainedTokenizerBase, *, label2id: Mapping[str, int] | None = None
     ) -> Dataset:

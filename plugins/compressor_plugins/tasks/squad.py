@@ -70,6 +70,11 @@ class Squad(Task):
         """Start and end."""
         return 2
 
+    @property
+    def pairs(self) -> bool:
+        """A question and its context."""
+        return True
+
     def load(
         self,
         split: Split,

@@ -47,6 +47,11 @@ class TextClassification(ClassificationTask):
         """Number of classes, when ``labels`` names them."""
         return len(self.labels) if self.labels else None
 
+    @property
+    def pairs(self) -> bool:
+        """Whether a second column of texts is named."""
+        return self.text_pair is not None
+
     def load(
         self, split: Split, tokenizer: PreTrainedTokenizerBase, *, label2id: Mapping[str, int] | None = None
     ) -> Dataset:

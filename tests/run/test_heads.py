@@ -1,0 +1,76 @@
+"""Heads are really gone: masked, removed and exported models agree, in every family, through the whole pipeline."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import compressor
+from compressor.model import masked
+from compressor.model.masks import Masks
+from compressor.model.outputs import raw_output
+from compressor.testing import assert_onnx_equals_torch, tiny_batch
+from compressor_plugins.methods._map_scorer import fresh_scorer
+from compressor_plugins.methods._scorer_files import load_scorer, save_scorer
+from tests.plugins.sessions import FAMILIES
+from tests.run.conftest import run_recipe
+from tests.toys import toy_recipe
+
+VERIFY = {"sequence": 16, "rounds": 3, "gates": {"macs": 0.95}}
+
+
+def steps(**options: Any) -> list[dict[str, Any]]:
+    return [{"prune": {"target": {"heads": 0.5}, **options}}, {"export": {"format": "onnx"}}, {"verify": VERIFY}]
+
+
+def scorer_at(path: Path) -> str:
+    save_scorer(fresh_scorer(torch.Generator().manual_seed(0)), path, {})
+    return str(path)
+
+
+@pytest.mark.parametrize("model_type", FAMILIES)
+def test_masked_equals_removed_equals_onnx(model_type: str, tmp_path: Path):
+    prune = {"method": "smp", "scorer": scorer_at(tmp_path / "scorer.safetensors")}
+    recipe = toy_recipe(tmp_path, model_type=model_type, steps=steps(**prune))
+    report = run_recipe(recipe, tmp_path / "out").report
+    model: Any = compressor.load(tmp_path / "out")
+    family = FAMILIES[model_type]
+    assert [group.units for group in family.groups(model) if group.kind == "heads"] == [2, 2, 2]
+    dense, batch = compressor.load(tmp_path / "checkpoint"), tiny_batch(labels=False)
+    keep = Masks.load(tmp_path / "out/stages/01-prune/masks.safetensors").keep
+    with torch.no_grad():
+        with masked(dense, family.groups(dense), keep):
+            expected = raw_output(dense, batch)
+        torch.testing.assert_close(raw_output(model, batch), expected, rtol=0, atol=1e-5)
+    assert_onnx_equals_torch(tmp_path / "out/model.onnx", model, batch)
+    sizes = report["model"]["parameters"]
+    assert sizes["compressed"] == sum(parameter.numel() for parameter in model.parameters()) < sizes["dense"]
+    assert report["steps"][0]["metrics"]["heads_kept"] == [2, 2, 2]
+
+
+def test_a_run_trains_a_scorer_and_leaves_it_beside_its_masks(tmp_path: Path):
+    training = {"train": {"steps": 2, "batch_size": 8}}
+    recipe = toy_recipe(tmp_path, steps=steps(method="smp", scorer=training, target={"macs": 0.9}))
+    run_recipe(recipe, tmp_path / "out")
+    stage = tmp_path / "out/stages/01-prune"
+    scorer, provenance = load_scorer(stage / "scorer.safetensors")
+    assert provenance["tasks"][0]["name"] == "text-classification"
+    assert not (stage / "checkpoints").exists()
+    (tmp_path / "again").mkdir()
+    again = toy_recipe(tmp_path / "again", steps=steps(method="smp", scorer=str(stage / "scorer.safetensors")))
+    report = run_recipe(again, tmp_path / "again/out").report
+    assert report["steps"][0]["metrics"]["heads_kept"] == [2, 2, 2]
+    assert not scorer.training
+
+
+def test_heads_are_removed_by_a_criterion_and_the_model_recovers(tmp_path: Path):
+    prune, *rest = steps(method="heads", criterion="relation", least_heads=0, target={"params": 0.75})
+    train = {"train": {"max_steps": 2, "batch_size": 8}}
+    report = run_recipe(toy_recipe(tmp_path, steps=[prune, train, *rest]), tmp_path / "out").report
+    kept = report["steps"][0]["metrics"]["heads_kept"]
+    assert 0 < sum(kept) < 12
+    model = compressor.load(tmp_path / "out")
+    assert [group.units for group in FAMILIES["bert"].groups(model) if group.kind == "heads"] == kept
