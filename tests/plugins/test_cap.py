@@ -368,7 +368,7 @@ def test_it_begins_with_the_pre_trained_model_where_that_is_asked_for(tmp_path: 
     assert fingerprint(begun) == fingerprint(starting_model(cap(start="pre-trained"), session))
     assert starting_model(cap(), session) is session.model
     session.model = shrink(session.model, session.family, Masks({session.groups[0].name: torch.arange(4) > 0}))
-    with pytest.raises(InputError, match="an earlier step removed parts of it"):
+    with pytest.raises(InputError, match="start: an earlier step removed parts of the model"):
         starting_model(cap(start="pre-trained"), session)
 
 

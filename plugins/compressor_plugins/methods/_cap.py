@@ -5,14 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import nn
 
 from compressor.errors import InputError
-from compressor.model import load_pretrained
 from compressor_plugins.losses._pretrained import same_encoder
 from compressor_plugins.methods import _cap_scores, _cap_structured
 from compressor_plugins.methods._cap_cuts import check_percentages
+from compressor_plugins.methods._source import source_model
 
 if TYPE_CHECKING:
     from compressor.plugin import Pruned
@@ -55,24 +54,10 @@ def starting_model(method: Cap, session: Session) -> nn.Module:
     """
     if method.start == "dense":
         return session.model
-    torch.manual_seed(session.seed)  # of the new head
-    dense: Any = session.teacher
-    found = load_pretrained(
-        str(session.source),
-        dict.fromkeys(session.family.model_types, session.family),
-        head=session.task.head,
-        num_labels=dense.config.num_labels if session.task.head == "sequence-classification" else None,
-        new_head=True,
-    )
-    shapes = [{name: tuple(one.shape) for name, one in each.named_parameters()} for each in (found, session.model)]
-    if shapes[0] != shapes[1]:
-        raise InputError(
-            "cap: start: pre-trained begins with the whole pre-trained model, and an earlier step removed parts of it",
-            hint="use start: dense, or let cap be the first step that prunes",
-        )
+    found = source_model(session, "start")
     if same_encoder(found, session.teacher):
         raise InputError(
             "cap: start: pre-trained begins with what the run started from, and that is the fine-tuned model itself",
             hint="let a step train make the dense model, from a pre-trained one; or use start: dense",
         )
-    return found.to(session.device).requires_grad_(False)
+    return found

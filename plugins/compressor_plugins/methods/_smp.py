@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from compressor.errors import InputError
-from compressor.model import PrunableGroup, load_pretrained
+from compressor.model import PrunableGroup
 from compressor.progress import announced, track
 from compressor.prune import shown_maps
 from compressor_plugins.methods._map_scorer import MapScorer, padded_maps, resized_maps, score_maps
@@ -45,26 +45,6 @@ def _check_provenance(method: Smp, model: Any, provenance: dict[str, Any]) -> No
     trained_on, own = provenance.get("model_type"), model.config.model_type
     if trained_on is not None and trained_on != own:
         announced.warning("smp: the scorer was trained on a model of type %s; this one is %s", trained_on, own)
-
-
-def pretrained(session: Session) -> nn.Module:
-    """Return the checkpoint that the run started from, with a new head where it has none.
-
-    Raises:
-        InputError: the session's model has another shape by now.
-    """
-    torch.manual_seed(session.seed)  # of a new head
-    families = dict.fromkeys(session.family.model_types, session.family)
-    model = load_pretrained(
-        str(session.source), families, head=session.task.head, num_labels=session.task.num_labels, new_head=True
-    )
-    own, now = ({name: tensor.shape for name, tensor in m.named_parameters()} for m in (model, session.model))
-    if own != now:
-        raise InputError(
-            "rewind: the model was pruned by an earlier step; the weights of the checkpoint do not fit it any more",
-            hint="prune heads first, or set rewind: false",
-        )
-    return model.to(session.device).requires_grad_(False)
 
 
 def head_scores(method: Smp, session: Session, rows: Sentences) -> Scores:

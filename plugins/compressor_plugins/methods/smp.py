@@ -53,9 +53,9 @@ class Smp(HeadPruning):
 
     def starting_model(self, session: Session) -> nn.Module:
         """Return the session's model, or the checkpoint that the run started from."""
-        from compressor_plugins.methods._smp import pretrained
+        from compressor_plugins.methods._source import source_model
 
-        return pretrained(session) if self.rewind else session.model
+        return source_model(session, "rewind") if self.rewind else session.model
 
     def check(self, model: nn.Module) -> None:
         """Check that the scorer's file, if one is given, can be read."""
