@@ -368,7 +368,7 @@ def test_a_recipe_that_needs_a_failed_plugin_ends_as_that_plugins_fault(registry
 @pytest.mark.parametrize(
     ("text", "remarks"),
     [
-        (GOOD.replace("macs: 0.5", "sparsity: 0.5"), ["steps.0.prune: fisher zeroes single weights"]),
+        (GOOD.replace("macs: 0.5", "sparsity: 0.5"), ["steps.0.prune: toy zeroes single weights"]),
         (GOOD.replace(", gates: {latency: 0.8}", ""), ["steps.2.verify: no gates"]),
         (GOOD[: GOOD.index("  - verify")], ["no verify step: no latency or accuracy will be measured"]),
     ],
