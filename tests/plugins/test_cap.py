@@ -442,7 +442,7 @@ def test_spelt_out_options_validate_back():
     for method in (
         cap(),
         cap(target=Target(macs=0.5)),
-        Cap(backend="movement", target=Target(sparsity=0.9), refresh=5),
+        Cap(backend="movement", target=Target(sparsity=0.9), pruning_scope="global", refresh=5),
     ):
         context = {"registry": Registry.load()}
         assert Cap.model_validate(json.loads(json.dumps(method.options())), context=context) == method

@@ -53,8 +53,7 @@ def prune(method: Cap, begun: Session) -> Pruned:
     if method.freeze_embeddings:
         for name, parameter in run.student.named_parameters():
             parameter.requires_grad_(parameter.requires_grad and not EMBEDDINGS.search(name))
-    learned = method.backend != "magnitude"
-    masks = masked_weights(run.student, held.keep, names, learned=learned)
+    masks = masked_weights(run.student, held.keep, names, learned=method.backend != "magnitude")
     scoring = Scoring(method, run, masks)
     scores = [one.scores for one in masks.values() if one.scores is not None]
     trained = run.fit(
@@ -62,7 +61,7 @@ def prune(method: Cap, begun: Session) -> Pruned:
             callbacks=[scoring],
             states={"scoring": scoring},
             key=json.dumps(method.options(), sort_keys=True),
-            groups=[ParameterGroup(scores, method.score_learning_rate)] if learned else [],
+            groups=[ParameterGroup(scores, method.score_learning_rate)] if scores else [],
             penalty=scoring.penalty if method.backend == "soft-movement" else None,
         )
     )
@@ -102,7 +101,7 @@ class Scoring(TrainerCallback):
         """Return the fraction that stays at a step, or the threshold.
 
         Raises:
-            InputError: the training is shorter than what the schedule needs at both ends.
+            InputError: the training is shorter than both ends of the schedule.
         """
         method, soft = self.method, self.method.backend == "soft-movement"
         sparsity = (method.target.sparsity if method.target else None) or 0.0
@@ -120,7 +119,7 @@ class Scoring(TrainerCallback):
         self.move(state.global_step)
 
     def move(self, step: int) -> None:
-        """Choose the masks of a step; at the last one, and where nothing else is said, exactly as many as are asked for."""
+        """Choose the masks of a step."""
         self.amount = self._ramp(step)
         ranks = {name: one.ranks(original(self.run.student, name)) for name, one in self.masks.items()}
         if self.method.backend == "soft-movement":
