@@ -29,8 +29,13 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
 
 @pytest.fixture(scope="session", autouse=True)
 def _state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Keep the logs of errors and the latency tables out of the developer's home."""
+    """Keep the logs of errors and the latency tables out of the developer's home, and measurements short.
+
+    No test asserts a timing, and a run would warm up every session for half a second on a busy machine.
+    """
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("compressor.verify.rounds.MEASUREMENT_SECONDS", 0.001)
+        patch.setattr("compressor.verify.rounds.WARM_UP_SECONDS", 0.01)
         patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         yield

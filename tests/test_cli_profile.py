@@ -16,7 +16,7 @@ from compressor.cli import main
 from compressor.run import latency as tables
 from compressor.testing import tiny_checkpoint
 from compressor.verify import profile
-from compressor.verify.latency import Protocol, Shape, Timings
+from compressor.verify.rounds import Protocol, Shape, Timings
 
 
 def compress(*arguments: str) -> Result:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from compressor.errors import InputError
 
@@ -21,12 +21,14 @@ class Artifact:
 
     Attributes:
         path: the file.
-        format: ``"onnx"``.
+        format: ``"onnx"``, or ``"onnx-int8"``.
         opset: version of the standard operator set.
         input_names: in the order of the graph, e.g. ``("input_ids", "attention_mask", "token_type_ids")``.
         output_names: e.g. ``("logits",)``.
         size_bytes: of the file (and of its external data, when there is any).
-        max_abs_diff: largest absolute difference to torch over the parity shapes, in units of the output.
+        max_abs_diff: largest absolute difference to what it was made of, in units of the output: to torch over the parity
+            shapes, or of a quantised file to the float32 one on calibration rows.
+        details: what else is known of how it was made; plain data.
     """
 
     path: Path
@@ -36,6 +38,7 @@ class Artifact:
     output_names: tuple[str, ...]
     size_bytes: int
     max_abs_diff: float
+    details: Mapping[str, Any] = field(default_factory=dict)
 
 
 def read_onnx(path: Path) -> onnx.ModelProto:

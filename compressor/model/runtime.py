@@ -87,6 +87,12 @@ def require_provider(provider: str) -> Any:
     return runtime
 
 
+def session_config(provider: str, *, slow_fusion: bool) -> dict[str, str]:
+    """Return the entries of onnxruntime's session options that keep the slow fusion off where it is slow: on the CPU."""
+    off = provider == "cpu" and not slow_fusion
+    return {"optimization.disable_specified_optimizers": SLOW_FUSION} if off else {}
+
+
 def open_session(path: Path, options: SessionOptions | None = None) -> Any:
     """Open an ONNX file in onnxruntime.
 
@@ -103,8 +109,8 @@ def open_session(path: Path, options: SessionOptions | None = None) -> Any:
     session_options.intra_op_num_threads = options.threads
     session_options.inter_op_num_threads = 1
     session_options.log_severity_level = 4  # what goes wrong is raised; printed as well it would be said twice
-    if not options.slow_fusion and options.provider == "cpu":
-        session_options.add_session_config_entry("optimization.disable_specified_optimizers", SLOW_FUSION)
+    for key, value in session_config(options.provider, slow_fusion=options.slow_fusion).items():
+        session_options.add_session_config_entry(key, value)
     try:
         session = runtime.InferenceSession(str(path), session_options, providers=[wanted])
     except Exception as error:  # onnxruntime raises a family of types without a common root of its own

@@ -16,6 +16,7 @@ from compressor.plugin.components import (
     Task,
 )
 from compressor.plugin.hookspecs import hookimpl
+from compressor.plugin.quantization import QuantizationData
 from compressor.plugin.registry import PluginFailure, Provider, Registry
 from compressor.plugin.target import Target
 from compressor.plugin.training import Training
@@ -33,6 +34,7 @@ __all__ = [
     "Provider",
     "Pruned",
     "PruningMethod",
+    "QuantizationData",
     "Quantizer",
     "Registry",
     "SparsityPattern",

@@ -20,13 +20,13 @@ from compressor.plugin.task import Head, Split, Task
 if TYPE_CHECKING:
     from pathlib import Path
 
-    import numpy as np
     from torch import Tensor, nn
 
     from compressor.model.artifact import Artifact
     from compressor.model.blocks import Blocks
     from compressor.model.groups import PrunableGroup
     from compressor.model.masks import Masks
+    from compressor.plugin.quantization import QuantizationData
     from compressor.plugin.target import Target
     from compressor.run.session import Session
     from compressor.train.rows import NumberedRows
@@ -242,6 +242,17 @@ class Quantizer(Component):
 
     kind: ClassVar[str] = "quantizer"
 
+    samples: int = Field(default=512, ge=1, description="Validation examples that a drop of the metric is measured on.")
+
     @abc.abstractmethod
-    def quantize(self, artifact: Artifact, batches: Iterator[Mapping[str, np.ndarray]], path: Path) -> Artifact:
-        """Write the quantised model to ``path``; ``batches`` are calibration rows for static methods."""
+    def quantize(self, artifact: Artifact, data: QuantizationData, path: Path) -> Artifact:
+        """Write the quantised model to ``path``.
+
+        Args:
+            artifact: the portable file of float32.
+            data: calibration batches, and how much of the metric a file loses.
+            path: where the file appears, by one rename.
+
+        Raises:
+            CompressorError: the file cannot be quantised.
+        """

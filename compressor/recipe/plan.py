@@ -23,7 +23,7 @@ from compressor.recipe.options import CalibrationOptions
 from compressor.recipe.verbs import VERBS, Verb
 
 DISTRIBUTION = "compressor-onnx"
-ONCE = {"export", "verify"}
+ONCE = {"export", "quantize", "verify"}
 """Verbs that a recipe has at most once: the report and the files at the root are those of one step."""
 Mistake = tuple[Trail, str]
 
@@ -201,7 +201,8 @@ class _Checking:
 def _order_mistakes(steps: Sequence[StepRef]) -> Iterator[Mistake]:
     """Yield steps that come too early, too late, or again.
 
-    Pruning changes the model, export writes it, verify reads it; a run has one exported file and one report of it.
+    Pruning changes the model, export writes it, quantize makes another file of that one, verify reads them; a run has one
+    exported file and one report of it.
     """
     seen: set[str] = set()
     for step in steps:
@@ -210,8 +211,10 @@ def _order_mistakes(steps: Sequence[StepRef]) -> Iterator[Mistake]:
             yield step.trail, "expected before export: what is pruned now would not be in the exported file"
         if step.verb == "train" and exported:
             yield step.trail, "expected before export: what is trained now would not be in the exported file"
-        if step.verb == "verify" and not exported:
+        if step.verb in {"quantize", "verify"} and not exported:
             yield step.trail, "expected after an export step: it works on the exported file"
+        if step.verb == "quantize" and "verify" in seen:
+            yield step.trail, "expected before verify: what is quantised now would not be verified"
         if step.verb in ONCE & seen:
             yield step.trail, f"expected one {step.verb} step in a recipe, this is another"
         seen.add(step.verb)

@@ -26,5 +26,6 @@ VERBS: Mapping[str, Verb] = {
     "prune": Verb("method", "method"),
     "train": Verb(Training.kind, component=Training),
     "export": Verb("exporter", "format", default="onnx"),
+    "quantize": Verb("quantizer", "method"),
     "verify": Verb(Verification.kind, component=Verification),
 }

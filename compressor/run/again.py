@@ -16,9 +16,11 @@ from compressor.recipe.options import Verification
 from compressor.recipe.plan import Plan, compile_plan
 from compressor.run.load import load, load_rows, load_tokenizer
 from compressor.run.output import DENSE, LOCK, MODEL, REPORT
+from compressor.run.variants import named
 from compressor.run.verification import Subject, verify
 from compressor.verify.environment import environment
-from compressor.verify.latency import Protocol, Shape, measure
+from compressor.verify.latency import measure
+from compressor.verify.rounds import Protocol, Shape
 from compressor.verify.statistics import Resampling
 
 
@@ -47,8 +49,7 @@ def verify_again(directory: Path, shape: Mapping[str, Any]) -> dict[str, Any]:
         task=plan.task,
         rows=load_rows(plan.task, "validation", tokenizer, label2id=model.config.label2id).to_list(),
         tokenizer=tokenizer,
-        dense=dense_file(directory),
-        compressed=directory / MODEL,
+        files=named({file.stem: file for file in (*dense_files(directory), *directory.glob("*.onnx"))}),
         macs_ratio=costs["compressed"] / costs["dense"],
     )
     found = verify(subject, options, seed=plan.recipe.seed)
@@ -78,16 +79,16 @@ def read_run(directory: Path) -> tuple[Plan, dict[str, Any]]:
     return compile_plan(recipe, Registry.load()), report
 
 
-def dense_file(directory: Path) -> Path:
-    """Return the dense model's ONNX file, which the export stage left.
+def dense_files(directory: Path) -> list[Path]:
+    """Return the dense model's ONNX files, which the stages left, the portable one first.
 
     Raises:
-        InputError: it is gone.
+        InputError: that one is gone.
     """
-    found = sorted(directory.glob(f"stages/*/{DENSE}"))
-    if not found:
+    portable = sorted(directory.glob(f"stages/*/{DENSE}"))
+    if not portable:
         raise InputError(f"{directory}: stages/*/{DENSE} is gone, there is nothing to compare with")
-    return found[-1]
+    return [portable[-1], *sorted(directory.glob("stages/*/dense_*.onnx"))]
 
 
 def bench_files(models: Sequence[Path], options: Verification) -> dict[str, Any]:
@@ -116,7 +117,7 @@ def named_files(models: Sequence[Path]) -> dict[str, Path]:
     """Return the ONNX files by a short name each."""
     pairs = [(path.resolve().name, path / MODEL if path.is_dir() else path) for path in models]
     if len(models) == 1 and (models[0] / MODEL).is_file():
-        pairs.insert(0, ("dense", dense_file(models[0])))
+        pairs.insert(0, ("dense", dense_files(models[0])[0]))
     files: dict[str, Path] = {}
     for name, file in pairs:
         if not file.is_file():

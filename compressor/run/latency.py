@@ -29,8 +29,8 @@ from compressor.recipe.verbs import VERBS
 from compressor.run.calls import NamedFamily, plugin_call
 from compressor.verify.environment import versions
 from compressor.verify.hardware import hardware
-from compressor.verify.latency import Protocol
 from compressor.verify.profile import VERSION, profile
+from compressor.verify.rounds import Protocol
 from compressor.verify.variants import Subject, skeleton
 
 if TYPE_CHECKING:

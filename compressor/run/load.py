@@ -22,7 +22,7 @@ from compressor.recipe.options import CalibrationOptions
 from compressor.recipe.plan import Plan
 from compressor.run.calls import NamedFamily, plugin_call
 from compressor.run.data import Calibration, rows_digest
-from compressor.run.preflight import check_lengths, check_training, trainings, trains_head, verifications
+from compressor.run.preflight import check_lengths, check_training, trainings, trains_head
 from compressor.run.session import Session
 
 if TYPE_CHECKING:
@@ -201,9 +201,9 @@ def open_session(plan: Plan, registry: Registry, run_dir: Path, device: torch.de
     train = load_rows(plan.task, "train", tokenizer, label2id=config.label2id)
     calibration = draw_calibration(train, plan.calibration, tokenizer, seed=recipe.seed)
     validation = (
-        # Read now, though only verify and train need them: a mistake is better found before an hour of pruning.
+        # Read now, though few steps need them: a mistake is better found before an hour of pruning.
         load_rows(plan.task, "validation", tokenizer, label2id=config.label2id).to_list()
-        if trains or any(verifications(plan))
+        if trains or any(step.verb in {"quantize", "verify"} for step in plan.steps)
         else []
     )
     _check_ids((*calibration.rows, *validation), model, recipe.model)

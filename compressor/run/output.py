@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
 
 from compressor.model import checkpoint
+from compressor.model.artifact import Artifact
 from compressor.model.files import write_text
 from compressor.recipe.lock import lock_text
 from compressor.recipe.options import Verification
@@ -21,6 +23,9 @@ DENSE = "dense.onnx"
 RECIPE = "recipe.yaml"
 LOCK = "recipe.lock.yaml"
 REPORT = "report.json"
+ORT_CONFIG = "ort_config.json"
+CHECKS = ("quality", "variants", "latency", "serve", "gates")
+"""Parts of a report that the step verify makes."""
 
 
 def keep_recipe(plan: Plan, root: Path) -> None:
@@ -52,7 +57,7 @@ def build_report(session: Session) -> dict[str, Any]:
         },
         **_sparsity(session),
         "model": {name: size for name, size in sizes.items() if size is not None},
-        **{name: checks[name] for name in ("quality", "latency", "gates") if name in checks},
+        **{name: checks[name] for name in CHECKS if name in checks},
         "passed": checks.get("passed", True),
         "lints": list(plan.lints),
         "steps": [
@@ -72,17 +77,24 @@ def write_output(session: Session, report: dict[str, Any]) -> None:
     """Write the root of the run directory; what is in it already, a killed run left there, is replaced."""
     root = session.run_dir
     checkpoint.save(session.model, root, tokenizer_source=session.source)
-    if "model" in session.artifacts:
-        shutil.copyfile(session.artifacts["model"].path, root / MODEL)
+    for artifact in served(session):
+        shutil.copyfile(artifact.path, root / artifact.path.name)
+    if "serve" in report:
+        write_text(root / ORT_CONFIG, json.dumps(report["serve"], indent=2) + "\n")
     lock = lock_text(session.plan, environment=report["environment"], inputs=report["inputs"])
     write_text(root / LOCK, lock)
     write_text(root / "README.md", model_card(report))
     write_report(report, root / REPORT)
 
 
+def served(session: Session) -> list[Artifact]:
+    """Return the files that a server may read: all of the compressed model."""
+    return [artifact for name, artifact in session.artifacts.items() if name.startswith("model")]
+
+
 def drop_duplicates(root: Path) -> None:
     """Remove what a stage kept for resuming and the root has as well: a finished run does not resume."""
     for stage in (root / "stages").iterdir():
         shutil.rmtree(stage / "model", ignore_errors=True)
-        if (root / MODEL).is_file():
-            (stage / MODEL).unlink(missing_ok=True)
+        for file in root.glob("*.onnx"):
+            (stage / file.name).unlink(missing_ok=True)

@@ -14,7 +14,7 @@ from compressor.plugin.registry import Registry
 from compressor.run.latency import Request, default_exporter, latency_table
 from compressor.run.load import failures_named, families
 from compressor.verify.environment import environment
-from compressor.verify.latency import Protocol
+from compressor.verify.rounds import Protocol
 from compressor.verify.slow_widths import slow_widths
 
 

@@ -56,8 +56,8 @@ class Session:
         task: data and metric.
         calibration: rows drawn once, by seed, from the task's train split.
         source: directory of the checkpoint, in the hub's cache where it is a model of the hub.
-        validation: every row of the task's validation split, where a step verifies or trains.
-        artifacts: exported files by name, ``"model"`` and ``"dense"`` among them.
+        validation: every row of the task's validation split, where a step verifies, quantises or trains.
+        artifacts: exported files by the stems of their names, ``"model"`` and ``"dense"`` among them.
         outcomes: of the finished steps, in order.
         given: prunings that a sweep has done already, by the slug of the step that takes them.
         train_rows: every row of the task's train split, where a step trains.

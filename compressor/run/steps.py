@@ -22,12 +22,14 @@ from compressor.model.files import write_text
 from compressor.model.masks import Masks
 from compressor.model.outputs import OUTPUT_NAMES
 from compressor.plugin import Training, hookimpl
-from compressor.plugin.components import Exporter, PruningMethod
+from compressor.plugin.components import Exporter, PruningMethod, Quantizer
 from compressor.recipe.options import Verification
 from compressor.recipe.plan import Step
 from compressor.run.calls import NamedFamily, plugin_call
 from compressor.run.pruning import applied, checked_pruned
+from compressor.run.quantization import quantization_data
 from compressor.run.session import Outcome, Session, latest
+from compressor.run.variants import file_name, named
 from compressor.run.verification import Subject, verify
 from compressor.train import TrainingRun
 
@@ -127,11 +129,25 @@ def _export(step: Step, session: Session) -> dict[str, Any]:
     return figures
 
 
+def _quantize(step: Step, session: Session) -> dict[str, Any]:
+    """Quantise the dense model too: what int8 alone gives is what pruning must be better than."""
+    stage = _stage(step, session)
+    quantizer = cast("Quantizer", step.component)
+    made = {}
+    for name in ("dense", "model"):
+        source = session.artifacts[name]
+        data = quantization_data(session, source, samples=quantizer.samples)
+        with plugin_call(quantizer, f"step {step.slug}"):
+            made[f"{name}_int8"] = quantizer.quantize(source, data, stage / file_name(f"{name}_int8"))
+    session.artifacts |= made
+    return {"artifacts": {name: _plain(artifact) for name, artifact in made.items()}}
+
+
 def _plain(artifact: Artifact) -> dict[str, Any]:
     return {**asdict(artifact), "path": artifact.path.name}
 
 
-def _restore_export(step: Step, session: Session, metrics: Mapping[str, Any]) -> None:
+def _restore_artifacts(step: Step, session: Session, metrics: Mapping[str, Any]) -> None:
     for name, fields in metrics["artifacts"].items():
         names = {key: tuple(fields[key]) for key in ("input_names", "output_names")}
         artifact = Artifact(**{**fields, **names})
@@ -145,8 +161,7 @@ def _verify(step: Step, session: Session) -> dict[str, Any]:
             task=session.task,
             rows=session.validation,
             tokenizer=session.tokenizer,
-            dense=session.artifacts["dense"].path,
-            compressed=session.artifacts["model"].path,
+            files=named({name: artifact.path for name, artifact in session.artifacts.items()}),
             macs_ratio=costs["compressed"] / costs["dense"] if costs else 1.0,
         ),
         cast("Verification", step.component),
@@ -169,7 +184,8 @@ class Verb:
 VERBS: Mapping[str, Verb] = {
     "prune": Verb(_prune, _restore_prune),
     "train": Verb(_train, _restore_train),
-    "export": Verb(_export, _restore_export),
+    "export": Verb(_export, _restore_artifacts),
+    "quantize": Verb(_quantize, _restore_artifacts),
     "verify": Verb(_verify, _restore_nothing),
 }
 

@@ -1,4 +1,4 @@
-"""Dense against compressed, both in onnxruntime: metric, latency, size, gates."""
+"""Dense against compressed, all files in onnxruntime: metric, latency, size, gates, and which file to serve."""
 
 from __future__ import annotations
 
@@ -15,12 +15,15 @@ from compressor.model.batches import collate
 from compressor.model.runtime import SessionOptions, open_session
 from compressor.plugin.components import Task
 from compressor.recipe.options import Verification
+from compressor.run import variants
 from compressor.run.calls import plugin_call
 from compressor.run.data import draw_examples, rows_digest
 from compressor.verify.environment import environment
 from compressor.verify.evaluate import Quality, Rows, compare, onnx_outputs, torch_outputs
-from compressor.verify.gates import Limits, check_gates, failed
-from compressor.verify.latency import LatencyRow, Protocol, Shape, measure
+from compressor.verify.gates import TIE, Limits, check_gates, failed
+from compressor.verify.latency import LatencyRow, measure
+from compressor.verify.rounds import Protocol, Shape
+from compressor.verify.serving import fastest, recommend
 from compressor.verify.statistics import Resampling
 
 if TYPE_CHECKING:
@@ -35,16 +38,14 @@ class Subject:
         task: gives the metric.
         rows: tokenised, of the validation split.
         tokenizer: of the checkpoint.
-        dense: ONNX file of the model as it was.
-        compressed: ONNX file of the model as it is now.
+        files: ONNX files by the names of ``variants.py``; ``"dense"`` and ``"compressed"`` are among them.
         macs_ratio: encoder MACs, compressed divided by dense.
     """
 
     task: Task
     rows: Sequence[Mapping[str, Any]]
     tokenizer: PreTrainedTokenizerBase
-    dense: Path
-    compressed: Path
+    files: Mapping[str, Path]
     macs_ratio: float
 
 
@@ -52,7 +53,8 @@ def verify(subject: Subject, options: Verification, *, seed: int) -> dict[str, A
     """Measure and judge.
 
     Returns:
-        Plain data: ``environment``, ``quality``, ``latency`` (a list of rows), ``bytes``, ``gates`` (a list) and ``passed``.
+        Plain data: ``environment``, ``quality`` of the model that was asked for, ``variants`` and ``latency`` (lists),
+        ``serve``, ``bytes``, ``gates`` (a list) and ``passed``.
 
     Raises:
         CompressorError: rows, files or the execution provider cannot be used.
@@ -60,24 +62,55 @@ def verify(subject: Subject, options: Verification, *, seed: int) -> dict[str, A
     measured_on = environment()  # before the load average is our own
     resampling = Resampling(confidence=options.confidence, seed=seed)
     rows = draw_examples(subject.rows, options.samples, seed=seed)
-    quality = measure_quality(subject, rows, options=options, resampling=resampling)
+    qualities = measure_quality(subject, rows, options=options, resampling=resampling)
     latency = measure_latency(subject, options, resampling)
-    sizes = {"dense": subject.dense.stat().st_size, "compressed": subject.compressed.stat().st_size}
+    asked = variants.final(subject.files)
+    sizes = {name: path.stat().st_size for name, path in subject.files.items()}
     gates = check_gates(
         Limits(**options.gates.given()),
-        quality=quality,
-        latency=[row for row in latency if row.model == "compressed"],
-        size=sizes["compressed"] / sizes["dense"],
+        quality=qualities[asked],
+        latency=_best_rows(latency, variants.same_answers(asked, subject.files)),
+        size=sizes[asked] / sizes["dense"],
         macs=subject.macs_ratio,
     )
     return {
         "environment": measured_on,
-        "quality": {**asdict(quality), "rows_sha256": rows_digest(rows)},
+        "quality": {"model": asked, **asdict(qualities[asked]), "rows_sha256": rows_digest(rows)},
+        "variants": [
+            {"model": name, "file": path.name, "bytes": sizes[name], "quality": _plain(qualities.get(name))}
+            for name, path in subject.files.items()
+        ],
         "latency": [asdict(row) for row in latency],
-        "bytes": sizes,
+        "serve": recommend(latency, _servable(subject.files), rejected=_rejected(qualities, options.gates.metric_drop)),
+        "bytes": {"dense": sizes["dense"], "compressed": sizes[asked]},
         "gates": [asdict(gate) for gate in gates],
         "passed": not failed(gates),
     }
+
+
+def _plain(quality: Quality | None) -> dict[str, Any] | None:
+    return asdict(quality) if quality else None
+
+
+def _servable(files: Mapping[str, Path]) -> dict[str, str]:
+    return {name: path.name for name, path in files.items() if name.startswith("compressed")}
+
+
+def _rejected(qualities: Mapping[str, Quality], limit: float | None) -> dict[str, str]:
+    """Return what loses more than the gate allows, and how much."""
+    if limit is None:
+        return {}
+    return {
+        name: f"it loses {-quality.difference.value:.4f} of the {quality.metric}, the gate allows {limit:g}"
+        for name, quality in qualities.items()
+        if -quality.difference.value > limit + TIE
+    }
+
+
+def _best_rows(rows: Sequence[LatencyRow], models: Sequence[str]) -> list[LatencyRow]:
+    """Return the rows of the fastest file and options that give the answers that were asked for."""
+    best = fastest(rows, models)
+    return [row for row in rows if (row.model, row.slow_fusion) == best]
 
 
 def quality_in_torch(session: Session, model: nn.Module, examples: int | None) -> dict[str, float]:
@@ -96,30 +129,44 @@ def quality_in_torch(session: Session, model: nn.Module, examples: int | None) -
         return dict(session.task.metrics(session.task.rows(outputs[0], outputs[-1], rows)))
 
 
-def measure_quality(subject: Subject, rows: Rows, *, options: Verification, resampling: Resampling) -> Quality:
-    """Score both files on the same validation rows: all parts of an example, or none."""
+def measure_quality(
+    subject: Subject, rows: Rows, *, options: Verification, resampling: Resampling
+) -> dict[str, Quality]:
+    """Score every file but the fused ones against the dense one, on the same validation rows: all parts of an example, or none.
+
+    Fused files were compared with torch when they were written.
+    """
     session_options = SessionOptions(provider=options.provider, threads=0)
-    dense, compressed = (
-        onnx_outputs(
+    outputs = {
+        name: onnx_outputs(
             open_session(path, session_options),
             rows,
             task_output=subject.task.output,
             collate=partial(collate, tokenizer=subject.tokenizer),
         )
-        for path in (subject.dense, subject.compressed)
-    )
+        for name, path in subject.files.items()
+        if not name.endswith("fused")
+    }
     with plugin_call(subject.task, "verification"):
-        return compare(subject.task, compressed, dense, rows, resampling)
+        return {
+            name: compare(subject.task, found, outputs["dense"], rows, resampling)
+            for name, found in outputs.items()
+            if name != "dense"
+        }
 
 
 def measure_latency(subject: Subject, options: Verification, resampling: Resampling) -> list[LatencyRow]:
-    """Time both files in turn at every asked shape and thread count."""
+    """Time all files in turn at every asked shape and thread count."""
     return measure(
-        {"dense": subject.dense, "compressed": subject.compressed},
+        subject.files,
         [Shape(batch, sequence) for batch in options.batch for sequence in options.sequence],
         threads=options.threads,
         provider=options.provider,
         protocol=Protocol(
-            rounds=options.rounds, vocabulary=len(subject.tokenizer), untuned=True, resampling=resampling
+            rounds=options.rounds,
+            vocabulary=len(subject.tokenizer),
+            untuned=True,
+            resampling=resampling,
+            baselines=variants.BASELINES,
         ),
     )

@@ -14,7 +14,7 @@ from compressor.errors import InputError
 from compressor.model.outputs import raw_output
 from compressor.progress import track
 from compressor.verify.inference import call, feeds, input_types
-from compressor.verify.statistics import DEFAULT, Interval, Resampling, bootstrap
+from compressor.verify.statistics import DEFAULT, Interval, Resampling, bootstrap, mcnemar
 
 if TYPE_CHECKING:
     from compressor.plugin.components import Task
@@ -37,6 +37,8 @@ class Quality:
         churn: fraction of rows whose prediction changed, a class or an answer; None where it cannot be right or wrong.
         lost: fraction of rows that the dense model had right and the compressed one has wrong.
         gained: fraction of rows that the dense model had wrong and the compressed one has right.
+        mcnemar: probability that ``lost`` and ``gained`` differ by so much where neither model is better (exact test,
+            McNemar 1947).
         kl: mean of ``Task.divergences``, KL(dense || compressed) in nats, over the rows that the models were given;
             None for regressions and for tasks without labels.
     """
@@ -49,6 +51,7 @@ class Quality:
     churn: float | None = None
     lost: float | None = None
     gained: float | None = None
+    mcnemar: float | None = None
     kl: float | None = None
 
 
@@ -158,10 +161,12 @@ def _metric(task: Task, values: Mapping[str, np.ndarray], rows: np.ndarray) -> f
 def _changes(compressed: Mapping[str, np.ndarray], dense: Mapping[str, np.ndarray]) -> dict[str, float]:
     if "correct" not in compressed:
         return {}
+    lost, gained = dense["correct"] & ~compressed["correct"], ~dense["correct"] & compressed["correct"]
     return {
         "churn": float(np.mean(compressed["predictions"] != dense["predictions"])),
-        "lost": float(np.mean(dense["correct"] & ~compressed["correct"])),
-        "gained": float(np.mean(~dense["correct"] & compressed["correct"])),
+        "lost": float(np.mean(lost)),
+        "gained": float(np.mean(gained)),
+        "mcnemar": mcnemar(int(lost.sum()), int(gained.sum())),
     }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from compressor.verify.tables import Section, amount
+from compressor.verify.section import Section, amount
 
 
 def inspection_sections(found: Mapping[str, Any]) -> Iterator[Section]:

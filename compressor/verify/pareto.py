@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from compressor.verify.tables import Data, Section, setting, with_interval
+from compressor.verify.section import Data, Section, setting, with_interval
 
 Cells = Mapping[str, Callable[[Data], str]]
 """Columns: a title, and what stands below it in a model's row."""
@@ -53,9 +53,29 @@ def row(name: str, report: Data, *, value: Any = None, of: str = "compressed") -
         "difference": None if dense else quality.get("difference"),
         "kl": None if dense else quality.get("kl"),
         "agreement": None if dense or churn is None else 1.0 - churn,
-        "latency": _latency(report.get("latency") or (), of),
+        "latency": _latency(report.get("latency") or (), "dense" if dense else quality.get("model", of)),
         "verdict": None if dense else next((one for one in VERDICTS if one in verdicts), None),
     }
+
+
+def int8_alone(report: Data) -> list[dict[str, Any]]:
+    """Return the row of the dense model in int8, which costs nothing to have; none where it was not made."""
+    of = next((one for one in report.get("variants") or () if one["model"] == "dense int8"), None)
+    if of is None:
+        return []
+    quality, dense = of["quality"], row("", report, of="dense")
+    return [
+        {
+            **dense,
+            "name": "dense int8",
+            "bytes": of["bytes"],
+            "score": quality["compressed"][quality["metric"]],
+            "difference": quality["difference"],
+            "kl": quality["kl"],
+            "agreement": None if quality["churn"] is None else 1.0 - quality["churn"],
+            "latency": _latency(report["latency"], "dense int8"),
+        }
+    ]
 
 
 def _latency(rows: Sequence[Data], model: str) -> list[dict[str, Any]]:
@@ -72,19 +92,21 @@ def family(points: Mapping[str, tuple[Any, Data]], baselines: Sequence[Data] = (
     """Return the rows of a sweep, marked: dense, baselines, points.
 
     Where the points do not share one dense model and its rows (a sweep over ``seed`` may draw others), each dense
-    result has a row, and there is no front; nor where the first shape that was timed, or what ran it, differs.
+    result has a row, and there is no front; nor where the first shape that was timed, or what ran it, differs. Where points are
+    quantised, their rows are of the int8 files, and the dense model's int8 file has one.
 
     Args:
         points: value and report of every point, by name.
         baselines: rows of other models that were compared with the same dense one.
     """
     subjects: list[tuple[Any, ...]] = []
-    dense: list[dict[str, Any]] = []
+    dense, free = list[dict[str, Any]](), list[dict[str, Any]]()
     for name, (_, report) in points.items():
         if (subject := _subject(report)) not in subjects:
             subjects.append(subject)
             dense.append(row(f"dense of {name}" if dense else "dense", report, of="dense"))
-    rows = [*dense, *baselines, *(row(name, report, value=value) for name, (value, report) in points.items())]
+            free += int8_alone(report) if len(subjects) == 1 else []
+    rows = [*dense, *free, *baselines, *(row(name, report, value=value) for name, (value, report) in points.items())]
     timed = {_timed(one["latency"][0]) for one in rows if one["latency"]}
     marks = front(rows) if len(dense) == len(timed) == 1 else [None] * len(rows)
     return [{**one, "pareto": mark} for one, mark in zip(rows, marks, strict=True)]

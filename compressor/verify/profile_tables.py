@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from itertools import pairwise
 from typing import Any
 
-from compressor.verify.tables import CLOCKS, Section, setting
+from compressor.verify.section import CLOCKS, Section, setting
 
 NAMES = {"heads": "heads", "ffn_neurons": "FFN neurons"}
 

@@ -9,10 +9,14 @@
     model           parameters {dense, compressed}; encoder_macs {dense, compressed, sequence}; bytes {dense, compressed}
     sparsity        masks {pruned_layers, linear_and_conv, all_parameters: {removed, of, ratio}};
                     files {dense, model: {weights, elements, zeros, ratio, two_of_four}}
-    quality         rows, rows_sha256, metric, dense {metric: value}, compressed {metric: value},
-                    difference {value, lower, upper, confidence}, churn, lost, gained, kl
-    latency         a list; each model, batch, sequence, threads, provider, slow_fusion, rounds, wall_ms {p50, p90},
-                    cpu_ms {p50, p90}, clock, ratio, wall_ratio, control {value, lower, upper, confidence}
+    quality         model (that was asked for, in int8 where there is a step quantize), rows, rows_sha256, metric,
+                    dense {metric: value}, compressed {metric: value}, difference {value, lower, upper, confidence}, churn,
+                    lost, gained, mcnemar, kl
+    variants        a list, dense first; each model, file, bytes, quality (as above; null for dense and for fused files)
+    latency         a list; each model, batch, sequence, threads, provider, slow_fusion, rounds, wall_ms {p50, p90, p95},
+                    cpu_ms {p50, p90, p95}, clock, ratio, wall_ratio, control {value, lower, upper, confidence},
+                    against {baseline: {model, slow_fusion, ratio}}
+    serve           model, file, provider, session_config, why (a list); the same as ort_config.json
     lints           what the plan said beforehand that the run does not show
     gates           a list; each name, limit, value, lower, upper, verdict
     passed          whether no gate failed
@@ -29,7 +33,8 @@ from typing import TYPE_CHECKING
 from compressor.verify.inspection import inspection_sections
 from compressor.verify.pareto import pareto_section, pareto_sections
 from compressor.verify.profile_tables import profile_sections
-from compressor.verify.tables import Data, Section, environment_line, sections
+from compressor.verify.section import Data, Section
+from compressor.verify.tables import environment_line, sections
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -142,12 +147,13 @@ def sweep_card(report: Data) -> str:
 
 
 USE = """```python
-import compressor, onnxruntime
-options = onnxruntime.SessionOptions()  # on the CPU its SkipLayerNormalization fusion is slow: off, as measured above
-options.add_session_config_entry("optimization.disable_specified_optimizers", "SkipLayerNormFusion")
-session = onnxruntime.InferenceSession("model.onnx", options)  # standard operators, any batch and length
-model = compressor.load(".")                          # the same model in torch
-```"""
+import compressor
+session = compressor.ort_session(".")  # the file and the session options that were fastest above (ort_config.json)
+model = compressor.load(".")           # the same model in torch
+```
+
+Without compressor-onnx: any `*.onnx` file of this directory opens in `onnxruntime.InferenceSession`, at any batch and length;
+`ort_config.json` names the session options."""
 
 
 def _shown(model: str) -> str:

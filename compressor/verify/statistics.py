@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import groupby
 
 import numpy as np
 
@@ -60,6 +62,18 @@ def bootstrap(statistic: Callable[[np.ndarray], float], n: int, resampling: Resa
     return Interval(statistic(np.arange(n)), float(lower), float(upper), resampling.confidence)
 
 
+def mcnemar(lost: int, gained: int) -> float:
+    """Return the two-sided p-value of McNemar's exact test (1947): the binomial test that changes go either way alike.
+
+    Args:
+        lost: rows that were right and are wrong.
+        gained: rows that were wrong and are right.
+    """
+    from scipy.stats import binomtest  # half a second, which only those who verify wait for
+
+    return float(binomtest(lost, lost + gained).pvalue) if lost + gained else 1.0
+
+
 def ratio_of_medians(
     numerator: np.ndarray,
     denominator: np.ndarray,
@@ -77,17 +91,20 @@ def ratio_of_medians(
             placement in memory, so loads are drawn first and rounds inside them (two-stage bootstrap, Davison and
             Hinkley 1997, section 3.8); without it rounds count as independent, which is too sure of itself.
     """
-    generator = np.random.default_rng(resampling.seed)
-    members = (
-        [np.arange(len(numerator))] if loads is None else [np.flatnonzero(loads == one) for one in np.unique(loads)]
-    )
+    one_load = np.zeros(len(numerator), dtype=np.int64)
+    draws = _redrawn(tuple((one_load if loads is None else loads).tolist()), resampling)
+    ratios = [np.median(numerator[part], axis=1) / np.median(denominator[part], axis=1) for part in draws]
+    tail = 50.0 * (1.0 - resampling.confidence)
+    lower, upper = np.percentile(np.concatenate(ratios), [tail, 100.0 - tail])
+    value = float(np.median(numerator) / np.median(denominator))
+    return Interval(value, float(lower), float(upper), resampling.confidence)
 
-    def statistic(drawn: np.ndarray) -> float:
-        rounds = np.concatenate([generator.choice(members[one], len(members[one])) for one in drawn])
-        return float(np.median(numerator[rounds]) / np.median(denominator[rounds]))
 
-    spread = bootstrap(statistic, len(members), resampling)
-    return replace(spread, value=float(np.median(numerator) / np.median(denominator)))
+@lru_cache(maxsize=8)
+def _redrawn(loads: tuple[int, ...], resampling: Resampling) -> tuple[np.ndarray, ...]:
+    """Return what ``redrawn_rounds`` yields, those of one length together: a matrix each. All ratios of a run share them."""
+    drawn = sorted(redrawn_rounds(np.array(loads), resampling), key=len)
+    return tuple(np.stack(list(part)) for _, part in groupby(drawn, key=len))
 
 
 def redrawn_rounds(loads: np.ndarray, resampling: Resampling = DEFAULT) -> Iterator[np.ndarray]:

@@ -5,25 +5,11 @@ Everything is optional: a section appears when the report has its figures.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from itertools import groupby
-from typing import Any
 
-Data = Mapping[str, Any]
-CLOCKS = {"cpu": "CPU time of the calling thread", "wall": "wall time"}
-IDLE = 1.05
-"""Most that wall time exceeds CPU time, for one thread, on a machine with nothing else to do."""
-
-
-@dataclass(frozen=True)
-class Section:
-    """A table: its title, its columns, its rows of words, and remarks below it."""
-
-    title: str
-    columns: tuple[str, ...]
-    rows: Sequence[tuple[str, ...]]
-    notes: tuple[str, ...] = ()
+from compressor.verify.latency_tables import gains_sections, latency_section, serving_section, target_section
+from compressor.verify.section import Data, Section, amount
 
 
 def sections(report: Data) -> Iterator[Section]:
@@ -37,30 +23,18 @@ def sections(report: Data) -> Iterator[Section]:
         yield sparsity_section(report["sparsity"])
     if report.get("quality"):
         yield quality_section(report["quality"])
+    if len(report.get("variants") or ()) > 2:  # noqa: PLR2004 - dense and compressed are in the tables above
+        yield variants_section(report["variants"])
     for _, rows in groupby(report.get("latency") or (), key=lambda row: (row["slow_fusion"], row["threads"])):
         yield latency_section(list(rows))
+    yield from gains_sections(report.get("latency") or ())
     promised = [step for step in report.get("steps") or () if "latency_target" in step["metrics"]]
     if promised:
         yield target_section(promised, report.get("latency") or ())
+    if report.get("serve"):
+        yield serving_section(report["serve"])
     if report.get("gates"):
         yield gates_section(report["gates"])
-
-
-def target_section(steps: Sequence[Data], latency: Sequence[Data]) -> Section:
-    """What steps were asked for, what the latency table predicted for their masks, and what the final file took."""
-    rows = []
-    for step in steps:
-        target = step["metrics"]["latency_target"]
-        same = ("batch", "sequence", "threads", "provider")
-        measured = [
-            with_interval(row["ratio"])
-            for row in latency
-            if row["model"] == "compressed" and not row["slow_fusion"] and all(row[k] == target[k] for k in same)
-        ]
-        place = f"{target['batch']} x {target['sequence']}"
-        ratios = (f"{target['asked']:.3f}", f"{target['predicted']:.3f}", *(measured[:1] or ["not measured"]))
-        rows.append((step["slug"], place, *ratios))
-    return Section("Latency target, ratio to dense", ("step", "input", "asked", "predicted", "measured"), rows)
 
 
 def training_section(steps: Sequence[Data]) -> Section:
@@ -119,14 +93,6 @@ def sparsity_section(sparsity: Data) -> Section:
     return Section("Zeros", ("", "zeros", "elements", "ratio"), rows, notes)
 
 
-def amount(value: float) -> str:
-    """Write a number so that it can be read: millions and billions with two decimals, less with thousands marked."""
-    for size, unit in ((1e9, " G"), (1e6, " M")):
-        if value >= size:
-            return f"{value / size:.2f}{unit}"
-    return f"{value:,.0f}" if float(value).is_integer() else f"{value:,.2f}"
-
-
 def quality_section(quality: Data) -> Section:
     """Metrics of the ONNX files, and how many answers changed."""
     rows = []
@@ -143,52 +109,34 @@ def quality_section(quality: Data) -> Section:
             f"{quality['churn']:.1%} of the answers changed: {quality['lost']:.1%} were right and are wrong now, "
             f"{quality['gained']:.1%} the other way"
         )
+    if quality.get("mcnemar") is not None:
+        notes.append(f"McNemar's exact test of these: p = {quality['mcnemar']:.2g}")
     if quality.get("kl") is not None:
         notes.append(f"mean KL to dense {quality['kl']:.3g} nats")
     title = f"Quality of the ONNX files in onnxruntime, {quality['rows']:,} held-out rows"
     return Section(title, ("metric", "dense", "compressed", "change", confidence), rows, tuple(notes))
 
 
-def latency_section(rows: Sequence[Data]) -> Section:
-    """Time of a call at one thread count and one setting, against the first model's."""
-    first = rows[0]
-    tuned = "onnxruntime's default options" if first["slow_fusion"] else "the same tuned options for all models"
-    columns = ("input", "model", "p50 ms", "p90 ms", "ratio to first", "speed-up")
-    lines = [_latency_line(row, is_first=row["model"] == first["model"]) for row in rows]
-    clock = CLOCKS[first["clock"]]
-    note = (
-        f"{clock}, {first['rounds']} interleaved rounds, {first['ratio']['confidence']:.0%} intervals; "
-        f"A/A: a second session of {first['model']} against the first"
-    )
-    notes = () if first["slow_fusion"] else (note, *_busy(rows))
-    return Section(f"Latency by batch x length, {setting(first)}, {tuned}", columns, lines, notes)
+def variants_section(variants: Sequence[Data]) -> Section:
+    """Every file: its size, and what it does to the metric."""
+    metric = next(one["quality"]["metric"] for one in variants if one["quality"])
+    rows = []
+    for one in variants:
+        quality = one["quality"]
+        figures = ("", "", "", "")
+        if quality:
+            gap = quality["difference"]
+            kl = "" if quality["kl"] is None else f"{quality['kl']:.3g}"
+            change = f"{gap['value']:+.4f} [{gap['lower']:+.4f}, {gap['upper']:+.4f}]"
+            figures = (f"{quality['compressed'][metric]:.4f}", change, _percent(quality["churn"]), kl)
+        rows.append((one["model"], one["file"], f"{one['bytes'] / 1e6:.2f}", *figures))
+    notes = ("Fused files were compared with torch when they were written, and answer as the portable ones do",)
+    columns = ("model", "file", "MB", metric, "change to dense", "answers changed", "KL")
+    return Section("All files", columns, rows, notes if any("fused" in one["model"] for one in variants) else ())
 
 
-def _busy(rows: Sequence[Data]) -> Iterator[str]:
-    """Warn where calls waited for a core: their wall times say more of the neighbours than of the model."""
-    waits = [row["wall_ms"]["p50"] / row["cpu_ms"]["p50"] for row in rows if row["clock"] == "cpu"]
-    if waits and max(waits) > IDLE:
-        yield f"The machine was busy: calls took up to {max(waits):.2f} times their CPU time; wall times are in the JSON"
-
-
-def _latency_line(row: Data, *, is_first: bool) -> tuple[str, ...]:
-    times = row[f"{row['clock']}_ms"]
-    middle = (row["model"], f"{times['p50']:.2f}", f"{times['p90']:.2f}")
-    if is_first:
-        return (f"{row['batch']} x {row['sequence']}", *middle, f"1 (A/A {row['control']['value']:.3f})", "")
-    return ("", *middle, with_interval(row["ratio"]), f"{1 / row['ratio']['value']:.2f}x")
-
-
-def with_interval(ratio: Data) -> str:
-    """Write a ratio with its interval."""
-    return f"{ratio['value']:.3f} [{ratio['lower']:.3f}, {ratio['upper']:.3f}]"
-
-
-def setting(measured: Data) -> str:
-    """Say what ran a model: the number of threads, or another provider than the CPU."""
-    if measured["provider"] != "cpu":
-        return str(measured["provider"])
-    return f"{measured['threads'] or 'all'} thread{'' if measured['threads'] == 1 else 's'}"
+def _percent(value: float | None) -> str:
+    return "" if value is None else f"{value:.1%}"
 
 
 def environment_line(environment: Data) -> str:

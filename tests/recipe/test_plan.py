@@ -131,8 +131,8 @@ BROKEN = {
         "x.yaml:3  steps.0.train.losses: unknown loss 'task'; installed: none",
     ),
     "quantize": (
-        HEAD + "steps: [quantize: int8]",
-        "x.yaml:3  steps.0.quantize: unknown step 'quantize'; known steps: prune",
+        HEAD + "steps: [export: toy-format, quantize: int8]",
+        "x.yaml:3  steps.1.quantize: unknown quantizer 'int8'; installed: none",
     ),
     "two verbs": (
         HEAD + "steps:\n  - prune: {}\n    export: toy-format",

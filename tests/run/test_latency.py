@@ -24,7 +24,7 @@ from compressor.run.latency import Request, cache_directory, exporter_of, latenc
 from compressor.run.load import families, open_session
 from compressor.run.preflight import check_lengths, check_runtime
 from compressor.testing import tiny_model
-from compressor.verify.latency import Protocol
+from compressor.verify.rounds import Protocol
 from tests.model.test_latency_table import table
 from tests.toys import toy_recipe
 

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from compressor.verify.evaluate import Quality
 from compressor.verify.gates import Limits, check_gates, failed
-from compressor.verify.latency import LatencyRow
+from compressor.verify.latency import Against, LatencyRow
 from compressor.verify.statistics import Interval
 
 
@@ -67,9 +69,11 @@ def test_latency_is_judged_by_its_interval_widened_by_the_control(ratio: Interva
     assert gate.name == "latency, 1 x 128, 1 thread"
 
 
-def test_the_untuned_default_is_not_judged():
-    gates = check_gates(Limits(latency=0.6), latency=[latency(interval(0.5)), latency(interval(0.9), slow_fusion=True)])
-    assert [gate.verdict for gate in gates] == ["pass"]
+def test_latency_is_judged_against_the_best_dense_configuration():
+    best = Against("dense fused", slow_fusion=False, ratio=interval(0.65, 0.01))
+    row = replace(latency(interval(0.5, 0.01)), against={"best dense": best})
+    (gate,) = check_gates(Limits(latency=0.6), latency=[row])
+    assert (gate.value, gate.verdict) == (0.65, "fail")
 
 
 @pytest.mark.parametrize(("value", "verdict"), [(0.6, "pass"), (0.6001, "fail")])

@@ -15,8 +15,8 @@ from compressor.plugin import Registry
 from compressor.run.load import families
 from compressor.testing import tiny_model
 from compressor.verify import profile as module
-from compressor.verify.latency import CONTROL, Protocol, Shape, Timings
 from compressor.verify.profile import profile
+from compressor.verify.rounds import CONTROL, Protocol, Shape, Timings
 from compressor.verify.statistics import Resampling
 from compressor.verify.variants import Left, Points, Subject
 

@@ -17,7 +17,7 @@ def spread(value: float, half: float) -> dict[str, float]:
 
 
 def latency(model: str, ratio: float, *, slow_fusion: bool = False) -> dict[str, Any]:
-    times = {"p50": 28.8 * ratio, "p90": 30.1 * ratio}
+    times = {"p50": 28.8 * ratio, "p90": 30.1 * ratio, "p95": 31.9 * ratio}
     return {
         "model": model,
         "batch": 1,

@@ -1,0 +1,40 @@
+"""A table of words, and how numbers are written in one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+Data = Mapping[str, Any]
+CLOCKS = {"cpu": "CPU time of the calling thread", "wall": "wall time"}
+
+
+@dataclass(frozen=True)
+class Section:
+    """A table: its title, its columns, its rows of words, and remarks below it."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: Sequence[tuple[str, ...]]
+    notes: tuple[str, ...] = ()
+
+
+def amount(value: float) -> str:
+    """Write a number so that it can be read: millions and billions with two decimals, less with thousands marked."""
+    for size, unit in ((1e9, " G"), (1e6, " M")):
+        if value >= size:
+            return f"{value / size:.2f}{unit}"
+    return f"{value:,.0f}" if float(value).is_integer() else f"{value:,.2f}"
+
+
+def with_interval(ratio: Data) -> str:
+    """Write a ratio with its interval."""
+    return f"{ratio['value']:.3f} [{ratio['lower']:.3f}, {ratio['upper']:.3f}]"
+
+
+def setting(measured: Data) -> str:
+    """Say what ran a model: the number of threads, or another provider than the CPU."""
+    if measured["provider"] != "cpu":
+        return str(measured["provider"])
+    return f"{measured['threads'] or 'all'} thread{'' if measured['threads'] == 1 else 's'}"

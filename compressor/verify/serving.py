@@ -1,0 +1,65 @@
+"""Which file to serve, and with which session options: the fastest of those that are good enough, as measured here."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from compressor.model.runtime import SLOW_FUSION, session_config
+from compressor.verify.latency import LatencyRow
+
+Configuration = tuple[str, bool]
+"""A model's name, and whether the slow fusion is on."""
+
+
+def fastest(rows: Sequence[LatencyRow], models: Collection[str]) -> Configuration | None:
+    """Return the configuration with the lowest median latency, geometric mean over all shapes and thread counts."""
+    times: dict[Configuration, list[float]] = {}
+    for row in rows:
+        if row.model in models:
+            measured = row.cpu_ms if row.clock == "cpu" else row.wall_ms
+            times.setdefault((row.model, row.slow_fusion), []).append(measured["p50"])
+    return min(times, key=lambda pair: float(np.mean(np.log(times[pair]))), default=None)
+
+
+def recommend(rows: Sequence[LatencyRow], files: Mapping[str, str], *, rejected: Mapping[str, str]) -> dict[str, Any]:
+    """Say which file to serve on the provider it was measured on, and why.
+
+    Args:
+        rows: of all models.
+        files: names of the files that can be served, by model.
+        rejected: why a model is not to be served, by model.
+
+    Returns:
+        Plain data: ``model``, ``file``, ``provider``, ``session_config`` (entries for onnxruntime's session options) and
+        ``why`` (sentences).
+    """
+    good = [model for model in files if model not in rejected] or list(files)
+    chosen = fastest(rows, good)
+    if chosen is None:
+        raise ValueError(f"none of {', '.join(files.values())} was measured")
+    model, slow_fusion = chosen
+    why = [f"{files[model]} had the lowest median latency of {_listed([files[one] for one in good])}"]
+    why += [f"{files[one]} is not served: {reason}" for one, reason in rejected.items() if one in files]
+    why += _fusion_note(rows, model)
+    provider = rows[0].provider
+    config = session_config(provider, slow_fusion=slow_fusion)
+    return {"model": model, "file": files[model], "provider": provider, "session_config": config, "why": why}
+
+
+def _fusion_note(rows: Sequence[LatencyRow], model: str) -> list[str]:
+    """Say what onnxruntime's default costs this model, at the first shape and thread count."""
+    found = {row.slow_fusion: row for row in reversed(rows) if row.model == model}
+    if len(found) == 1:
+        return []
+    on, off = (found[slow].cpu_ms if found[slow].clock == "cpu" else found[slow].wall_ms for slow in (True, False))
+    shape = f"{found[False].batch} x {found[False].sequence}"
+    return [
+        f"with onnxruntime's {SLOW_FUSION} on, its default, a call takes {on['p50'] / off['p50']:.2f} times as long at {shape}"
+    ]
+
+
+def _listed(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

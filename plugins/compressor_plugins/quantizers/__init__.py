@@ -1,0 +1,1 @@
+"""Quantizers: int8 files from exported ones."""
