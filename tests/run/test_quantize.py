@@ -20,7 +20,7 @@ from compressor.model.runtime import SessionOptions, open_session
 from compressor.recipe.options import Verification
 from compressor.run.again import bench_files, verify_again
 from compressor.run.pipeline import Finished
-from compressor_plugins.quantizers import _int8
+from compressor_plugins.quantizers import _int8, _onnxruntime
 from tests.run.conftest import run_recipe
 from tests.toys import toy_recipe
 
@@ -127,13 +127,13 @@ def test_a_planted_loss_of_accuracy_fails_its_gate_with_exit_code_1(tmp_path: Pa
     gates = {**VERIFY, "gates": {"metric_drop": 0.2}}
     recipe = toy_recipe(tmp_path, steps=[{"export": {}}, {"quantize": "int8-dynamic"}, {"verify": gates}])
     answers_of_dense(tmp_path)
-    strip = _int8._strip
+    strip = _onnxruntime._strip
 
     def plant(path: Path) -> None:
         strip(path)
         ruined(path)
 
-    monkeypatch.setattr(_int8, "_strip", plant)
+    monkeypatch.setattr(_onnxruntime, "_strip", plant)
     found = CliRunner().invoke(main, ["apply", str(recipe), "-o", str(tmp_path / "out"), "--json", "--device", "cpu"])
     assert found.exit_code == 1, found.output
     report = json.loads((tmp_path / "out" / "report.json").read_text())

@@ -44,7 +44,8 @@ class Int8Dynamic(_Int8):
 
     def quantize(self, artifact: Artifact, data: QuantizationData, path: Path) -> Artifact:
         """Write the quantised model to ``path``."""
-        from compressor_plugins.quantizers._int8 import Recipe, quantized
+        from compressor_plugins.quantizers._int8 import quantized
+        from compressor_plugins.quantizers._onnxruntime import Recipe
 
         return quantized(artifact, data, path, Recipe(**self.options(), calibrate=None))
 
@@ -60,7 +61,8 @@ class Int8Static(_Int8):
 
     def quantize(self, artifact: Artifact, data: QuantizationData, path: Path) -> Artifact:
         """Write the quantised model to ``path``."""
-        from compressor_plugins.quantizers._int8 import Recipe, quantized
+        from compressor_plugins.quantizers._int8 import quantized
+        from compressor_plugins.quantizers._onnxruntime import Recipe
 
         options = {name: value for name, value in self.options().items() if name != "ranges"}
         return quantized(artifact, data, path, Recipe(**options, calibrate=self.ranges))

@@ -1,0 +1,139 @@
+"""onnxruntime's quantizers, called so that nothing but their numbers gets into the file."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import TensorProto
+from onnxruntime.quantization import (
+    CalibrationDataReader,
+    CalibrationMethod,
+    QuantFormat,
+    QuantType,
+    quantize_dynamic,
+    quantize_static,
+)
+
+from compressor.errors import CompressorError
+from compressor_plugins.quantizers._layers import layers_of
+
+Batches = Callable[[], Iterator[Mapping[str, np.ndarray]]]
+METHODS = {
+    "minmax": CalibrationMethod.MinMax,
+    "percentile": CalibrationMethod.Percentile,
+    "entropy": CalibrationMethod.Entropy,
+}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to quantise: the options of the declaration.
+
+    Attributes:
+        calibrate: how ranges of activations are made of what the calibration rows show; None = while the model runs.
+    """
+
+    embeddings: bool
+    per_channel: bool
+    reduce_range: bool
+    max_drop: float | None
+    samples: int
+    calibrate: str | None
+
+
+def quantize_file(
+    source: Path, path: Path, recipe: Recipe, batches: Batches, *, excluded: Collection[str] = ()
+) -> None:
+    """Write a file in which all layers but some are quantised.
+
+    Args:
+        source: the float32 file.
+        path: of the new one.
+        recipe: how.
+        batches: gives the calibration batches anew.
+        excluded: names of the layers that stay float32.
+
+    Raises:
+        CompressorError: onnxruntime cannot quantise the file.
+    """
+    common: dict[str, Any] = {
+        "op_types_to_quantize": ["MatMul", "Gemm", *(["Gather"] if recipe.embeddings else [])],
+        "per_channel": recipe.per_channel,
+        "reduce_range": recipe.reduce_range,
+        "weight_type": QuantType.QInt8,  # of two unsigned operands the CPU's kernel is half as fast
+        "extra_options": {"DefaultTensorType": TensorProto.FLOAT},
+    }
+    try:
+        with _silence():
+            if recipe.calibrate is None:
+                quantize_dynamic(str(source), str(path), nodes_to_exclude=_names(excluded), **common)
+            else:
+                quantize_static(
+                    str(source),
+                    str(path),
+                    _Reader(batches()),
+                    quant_format=QuantFormat.QDQ,
+                    activation_type=QuantType.QUInt8,
+                    calibrate_method=METHODS[recipe.calibrate],
+                    nodes_to_exclude=[*excluded, *_without_weights(source)],
+                    **common,
+                )
+    except (RuntimeError, ValueError) as error:
+        raise CompressorError(f"onnxruntime cannot quantise {source.name}: {error}") from error
+    _strip(path)
+
+
+class _Reader(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime ships no types
+    """Calibration batches as onnxruntime asks for them."""
+
+    def __init__(self, batches: Iterator[Mapping[str, np.ndarray]]) -> None:
+        self._batches = batches
+
+    def get_next(self) -> dict[str, np.ndarray] | None:
+        """Return the next batch; None after the last."""
+        batch = next(self._batches, None)
+        return None if batch is None else dict(batch)
+
+
+def _names(excluded: Collection[str]) -> list[str]:
+    """Return the names by which the dynamic quantizer knows layers: it renames every Gemm before it looks who is excluded."""
+    return [name for layer in excluded for name in (layer, f"{layer}_MatMul")]
+
+
+def _without_weights(path: Path) -> list[str]:
+    """Return the products of two activations (attention): QDQ around them costs more than it gives."""
+    known = {layer.name for layer in layers_of(path)}
+    graph = onnx.load(str(path), load_external_data=False).graph
+    return [node.name for node in graph.node if node.op_type in {"MatMul", "Gemm"} and node.name not in known]
+
+
+def _strip(path: Path) -> None:
+    """Drop what names the machine or the moment."""
+    model = onnx.load(str(path))
+    del model.metadata_props[:]
+    del model.graph.value_info[:]
+    model.doc_string = ""
+    onnx.save_model(model, str(path))
+
+
+@contextlib.contextmanager
+def _silence() -> Iterator[None]:
+    """Keep the quantizer's advice, on the root logger, from the user: what it advises is done already.
+
+    ``logging.warning`` would also give a root logger without handlers one that prints, for good.
+    """
+    disabled, mute = logging.root.manager.disable, logging.NullHandler()
+    logging.root.addHandler(mute)
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(disabled)
+        logging.root.removeHandler(mute)
