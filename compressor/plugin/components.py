@@ -236,6 +236,16 @@ class Exporter(Component):
             CompressorError: the file does not reproduce torch within the tolerance.
         """
 
+    def export_fused(
+        self, model: nn.Module, path: Path, *, input_names: Sequence[str], output_names: Sequence[str]
+    ) -> Artifact | None:
+        """Export ``model`` once more, with operators that onnxruntime alone knows; return None, as here, for no such file.
+
+        Raises:
+            CompressorError: the file does not reproduce torch within the tolerance.
+        """
+        return None
+
 
 class Quantizer(Component):
     """Makes an int8 file from an exported one."""
