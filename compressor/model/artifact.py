@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     import numpy as np
     import onnx
 
+WEIGHTED = {"MatMul", "Gemm", "Attention"}
+"""Operators whose second input is a weight; onnxruntime's Attention has query, key and value in one."""
+
 
 @dataclass(frozen=True)
 class Artifact:
@@ -21,7 +24,7 @@ class Artifact:
 
     Attributes:
         path: the file.
-        format: ``"onnx"``, or ``"onnx-int8"``.
+        format: ``"onnx"``, ``"onnx-ort"`` with operators of onnxruntime, or ``"onnx-int8"``.
         opset: version of the standard operator set.
         input_names: in the order of the graph, e.g. ``("input_ids", "attention_mask", "token_type_ids")``.
         output_names: e.g. ``("logits",)``.
@@ -68,7 +71,7 @@ def initializer_elements(model: Path | onnx.ModelProto) -> int:
 
 @dataclass(frozen=True)
 class StoredWeight:
-    """A weight that a MatMul or Gemm of an ONNX file reads from its initialisers.
+    """A weight that a MatMul, a Gemm or a fused Attention of an ONNX file reads from its initialisers.
 
     Attributes:
         name: of the initialiser.
@@ -103,7 +106,7 @@ def stored_weights(path: Path) -> Iterator[StoredWeight]:
     graph = read_onnx(path).graph
     initializers = {tensor.name: tensor for tensor in graph.initializer if len(tensor.dims) == 2}  # noqa: PLR2004 - matrices
     for node in graph.node:
-        tensor = initializers.get(node.input[1]) if node.op_type in {"MatMul", "Gemm"} else None
+        tensor = initializers.get(node.input[1]) if node.op_type in WEIGHTED else None
         if tensor is not None:
             values = numpy_helper.to_array(tensor, base_dir=str(path.parent))
             transposed = any(entry.name == "transB" and entry.i for entry in node.attribute)

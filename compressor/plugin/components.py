@@ -15,6 +15,7 @@ from pydantic import Field
 
 from compressor.plugin.component import Component
 from compressor.plugin.criterion import Criterion, CriterionRun
+from compressor.plugin.quantization import Quantizer
 from compressor.plugin.task import Head, Split, Task
 
 if TYPE_CHECKING:
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from compressor.model.blocks import Blocks
     from compressor.model.groups import PrunableGroup
     from compressor.model.masks import Masks
-    from compressor.plugin.quantization import QuantizationData
     from compressor.plugin.target import Target
     from compressor.run.session import Session
     from compressor.train.rows import NumberedRows
@@ -236,23 +236,12 @@ class Exporter(Component):
             CompressorError: the file does not reproduce torch within the tolerance.
         """
 
-
-class Quantizer(Component):
-    """Makes an int8 file from an exported one."""
-
-    kind: ClassVar[str] = "quantizer"
-
-    samples: int = Field(default=512, ge=1, description="Validation examples that a drop of the metric is measured on.")
-
-    @abc.abstractmethod
-    def quantize(self, artifact: Artifact, data: QuantizationData, path: Path) -> Artifact:
-        """Write the quantised model to ``path``.
-
-        Args:
-            artifact: the portable file of float32.
-            data: calibration batches, and how much of the metric a file loses.
-            path: where the file appears, by one rename.
+    def export_fused(
+        self, model: nn.Module, path: Path, *, input_names: Sequence[str], output_names: Sequence[str]
+    ) -> Artifact | None:
+        """Export ``model`` once more, with operators that onnxruntime alone knows; return None, as here, for no such file.
 
         Raises:
-            CompressorError: the file cannot be quantised.
+            CompressorError: the file does not reproduce torch within the tolerance.
         """
+        return None

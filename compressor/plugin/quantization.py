@@ -1,14 +1,21 @@
-"""What a quantizer is given beside the file. Importing this module does not import torch."""
+"""The contract of quantizers, and what one is given beside the file. Importing this module does not import torch."""
 
 from __future__ import annotations
 
+import abc
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
+
+from pydantic import Field
+
+from compressor.plugin.component import Component
 
 if TYPE_CHECKING:
     import numpy as np
+
+    from compressor.model.artifact import Artifact
 
 
 @dataclass(frozen=True)
@@ -23,3 +30,24 @@ class QuantizationData:
 
     batches: Callable[[], Iterator[Mapping[str, np.ndarray]]]
     drop: Callable[[Path], float]
+
+
+class Quantizer(Component):
+    """Makes an int8 file from an exported one."""
+
+    kind: ClassVar[str] = "quantizer"
+
+    samples: int = Field(default=512, ge=1, description="Validation examples that a drop of the metric is measured on.")
+
+    @abc.abstractmethod
+    def quantize(self, artifact: Artifact, data: QuantizationData, path: Path) -> Artifact:
+        """Write the quantised model to ``path``.
+
+        Args:
+            artifact: the portable file of float32.
+            data: calibration batches, and how much of the metric a file loses.
+            path: where the file appears, by one rename.
+
+        Raises:
+            CompressorError: the file cannot be quantised.
+        """

@@ -115,17 +115,18 @@ def _restore_prune(step: Step, session: Session, _: Mapping[str, Any]) -> None:
 def _export(step: Step, session: Session) -> dict[str, Any]:
     stage = _stage(step, session)
     exporter = cast("Exporter", step.component)
+    names = {"input_names": session.input_names, "output_names": OUTPUT_NAMES[session.task.head]}
+    made: dict[str, Artifact] = {}
     for name, model in (("dense", session.teacher), ("model", session.model)):
         with plugin_call(exporter, f"step {step.slug}"):
-            session.artifacts[name] = exporter.export(
-                model,
-                stage / f"{name}.onnx",
-                input_names=session.input_names,
-                output_names=OUTPUT_NAMES[session.task.head],
-            )
-    figures: dict[str, Any] = {"artifacts": {name: _plain(artifact) for name, artifact in session.artifacts.items()}}
+            made[name] = exporter.export(model, stage / file_name(name), **names)
+            fused = exporter.export_fused(model, stage / file_name(f"{name}_ort"), **names)
+        if fused is not None:
+            made[f"{name}_ort"] = fused
+    session.artifacts |= made
+    figures: dict[str, Any] = {"artifacts": {name: _plain(artifact) for name, artifact in made.items()}}
     if session.weight_masks.keep:
-        figures["file_sparsity"] = {name: file_sparsity(artifact.path) for name, artifact in session.artifacts.items()}
+        figures["file_sparsity"] = {name: file_sparsity(made[name].path) for name in ("dense", "model")}
     return figures
 
 

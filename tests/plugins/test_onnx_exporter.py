@@ -231,4 +231,4 @@ def test_initializer_elements_refuses_other_files(tmp_path: Path) -> None:
 
 def test_the_plugin_provides_the_exporter() -> None:
     assert list(declaration.compressor_components()) == [OnnxExporter]
-    assert OnnxExporter().options() == {"opset": 20, "max_abs_diff": 1e-4}
+    assert OnnxExporter().options() == {"opset": 20, "max_abs_diff": 1e-4, "fused": True}

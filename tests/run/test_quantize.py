@@ -27,7 +27,7 @@ from tests.toys import toy_recipe
 VERIFY = {"sequence": 16, "rounds": 3, "gates": {"metric_drop": 1.0, "macs": 0.5}}
 STEPS: list[dict[str, Any]] = [
     {"prune": {"method": "fisher", "target": {"macs": 0.5}}},
-    {"export": {}},
+    {"export": {"fused": True}},
     {"quantize": "int8-dynamic"},
     {"verify": VERIFY},
 ]
@@ -41,7 +41,8 @@ def quantised(tmp_path_factory: pytest.TempPathFactory) -> Finished:
 
 def test_the_int8_file_lies_beside_the_portable_one(quantised: Finished):
     root = quantised.directory
-    assert {path.name for path in root.glob("*.onnx")} >= {"model.onnx", "model_int8.onnx"}
+    assert {path.name for path in root.glob("*.onnx")} == {"model.onnx", "model_ort.onnx", "model_int8.onnx"}
+    assert (root / "stages/02-export/dense_ort.onnx").is_file()
     assert (root / "stages/03-quantize/dense_int8.onnx").is_file()
     assert not (root / "stages/03-quantize/model_int8.onnx").exists()  # it is at the root
 
@@ -49,7 +50,7 @@ def test_the_int8_file_lies_beside_the_portable_one(quantised: Finished):
 def test_every_file_is_measured_beside_the_free_baselines(quantised: Finished):
     report = quantised.report
     models = [one["model"] for one in report["variants"]]
-    assert [name for name in models if "fused" not in name] == ["dense", "dense int8", "compressed", "compressed int8"]
+    assert models == ["dense", "dense fused", "dense int8", "compressed", "compressed fused", "compressed int8"]
     for one in report["variants"]:
         assert (one["quality"] is None) == (one["model"] == "dense" or "fused" in one["model"])
     assert {(row["model"], row["slow_fusion"]) for row in report["latency"]} == {

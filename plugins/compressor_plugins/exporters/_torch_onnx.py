@@ -5,24 +5,22 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
-import math
 import warnings
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx
 import torch
 
 from compressor.errors import CompressorError, InputError
 from compressor.model import max_positions
 from compressor.model.artifact import Artifact
-from compressor.model.runtime import SessionOptions, open_session
+from compressor_plugins.exporters._fused import ATTENTION, FusedSignature, check_attention, live_attention
+from compressor_plugins.exporters._parity import parity
 from compressor_plugins.exporters._signature import Signature, example_batch
 
-PARITY_SHAPES = ((1, 1), (1, 2), (2, 7), (3, 16), (5, 33), (4, 64), (2, 131))
-"""(batch, sequence), cut to what the model's positions allow; rows after the first are padded."""
+STANDARD = {"", "ai.onnx"}
 LARGEST = 2**31 - 2**20
 """Protobuf ends at 2 GiB; some room for the graph itself."""
 NOISE = {"metadata_props", "doc_string"}
@@ -42,22 +40,41 @@ def export(net: Signature, path: Path, *, opset: int, tolerance: float) -> Artif
         CompressorError: the exporter fails, uses other than standard operators, or the file differs from torch.
         InputError: the weights do not fit into one ONNX file.
     """
-    size = sum(parameter.numel() * parameter.element_size() for parameter in net.parameters())
-    if size > LARGEST:
-        raise InputError(f"the model has {size / 1e9:.1f} GB of weights; one ONNX file holds at most 2.1 GB")
-    proto = _standard_only(_graph(net, opset))
+    return _checked(net, _standard_only(_graph(net, opset)), path, format_name="onnx", tolerance=tolerance)
+
+
+def export_fused(net: Signature, path: Path, *, opset: int, tolerance: float) -> Artifact:
+    """Export a model with one attention operator of onnxruntime per layer that has heads, check it, and put it at ``path``.
+
+    Args:
+        net: the model with its inputs and outputs, of a family whose attention is known; torch runs it as it is.
+        path: the file to write.
+        opset: version of the standard operators.
+        tolerance: largest absolute difference to torch, in units of the output.
+
+    Raises:
+        CompressorError: as of ``export``, or an operator has other heads than its layer.
+        InputError: the weights do not fit into one ONNX file.
+    """
+    proto = _standard_only(_graph(FusedSignature(net), opset), besides={ATTENTION})
+    check_attention(proto, live_attention(net.model))
+    return _checked(net, proto, path, format_name="onnx-ort", tolerance=tolerance)
+
+
+def _checked(net: Signature, proto: onnx.ModelProto, path: Path, *, format_name: str, tolerance: float) -> Artifact:
+    """Write a graph to ``path``, where it appears only when it reproduces torch."""
     path.parent.mkdir(parents=True, exist_ok=True)
     unchecked = path.with_name(f"{path.name}.partial")
     try:
         onnx.save_model(proto, str(unchecked))
-        difference = _parity(net, unchecked, tolerance)
+        difference = parity(net, unchecked, tolerance)
         unchecked.replace(path)
     finally:
         unchecked.unlink(missing_ok=True)
     return Artifact(
         path=path,
-        format="onnx",
-        opset=proto.opset_import[0].version,
+        format=format_name,
+        opset=next(entry.version for entry in proto.opset_import if entry.domain in STANDARD),
         input_names=net.input_names,
         output_names=net.output_names,
         size_bytes=path.stat().st_size,
@@ -66,6 +83,9 @@ def export(net: Signature, path: Path, *, opset: int, tolerance: float) -> Artif
 
 
 def _graph(net: Signature, opset: int) -> onnx.ModelProto:
+    size = sum(tensor.numel() * tensor.element_size() for tensor in (*net.parameters(), *net.buffers()))
+    if size > LARGEST:
+        raise InputError(f"the model has {size / 1e9:.1f} GB of weights; one ONNX file holds at most 2.1 GB")
     longest = max_positions(net.model)
     example = tuple(example_batch(net.model, net.input_names, 2, min(8, longest)).values())
     dims = {0: torch.export.Dim("batch"), 1: torch.export.Dim("sequence", min=2, max=longest)}  # 1 works all the same
@@ -102,19 +122,24 @@ def _silence() -> Iterator[None]:
             logging.disable(disabled)
 
 
-def _standard_only(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """Refuse foreign operators; drop whatever depends on the machine or would go stale when weights change."""
-    foreign = sorted(
-        {f"{node.domain}::{node.op_type}" for node in proto.graph.node if node.domain not in {"", "ai.onnx"}}
-    )
-    if foreign or proto.functions:
-        names = foreign or [function.name for function in proto.functions]
+def _standard_only(proto: onnx.ModelProto, *, besides: Collection[str] = ()) -> onnx.ModelProto:
+    """Refuse foreign operators; drop whatever depends on the machine or would go stale when weights change.
+
+    Args:
+        proto: changed in place and returned.
+        besides: foreign operators that may stand in it all the same, each ``domain::operator`` of version 1.
+    """
+    foreign = {f"{node.domain}::{node.op_type}" for node in proto.graph.node if node.domain not in STANDARD}
+    if proto.functions or foreign - set(besides):
+        names = sorted(foreign - set(besides)) or [function.name for function in proto.functions]
         raise CompressorError(f"the exported graph uses other than standard ONNX operators: {', '.join(names)}")
     _strip(proto)
     del proto.graph.value_info[:]  # quantizers that transpose weights stumble over it, and runtimes infer it anyway
-    standard = next(entry for entry in proto.opset_import if entry.domain in {"", "ai.onnx"}).version
+    standard = next(entry for entry in proto.opset_import if entry.domain in STANDARD).version
     del proto.opset_import[:]
     proto.opset_import.append(onnx.helper.make_opsetid("", standard))
+    for domain in sorted({name.partition("::")[0] for name in foreign}):
+        proto.opset_import.append(onnx.helper.make_opsetid(domain, 1))
     onnx.checker.check_model(proto)
     return proto
 
@@ -127,32 +152,3 @@ def _strip(message: Any) -> None:
         elif field.message_type is not None:
             for child in [value] if hasattr(value, "ListFields") else value:
                 _strip(child)
-
-
-def _parity(net: Signature, path: Path, tolerance: float) -> float:
-    """Compare with onnxruntime's default options too: that is how most people open the file."""
-    return max(_difference(net, open_session(path, SessionOptions(slow_fusion=on)), tolerance) for on in (False, True))
-
-
-def _largest(expected: np.ndarray, found: np.ndarray) -> float:
-    return float(np.abs(expected - found).max()) if expected.shape == found.shape else math.inf
-
-
-def _difference(net: Signature, session: Any, tolerance: float) -> float:
-    longest = max_positions(net.model)
-    differences = {}
-    for batch, length in dict.fromkeys((rows, min(columns, longest)) for rows, columns in PARITY_SHAPES):
-        inputs = example_batch(net.model, net.input_names, batch, length)
-        with torch.no_grad():
-            expected = [output.numpy() for output in net(*inputs.values())]
-        found = session.run(list(net.output_names), {name: tensor.numpy() for name, tensor in inputs.items()})
-        apart = [_largest(*pair) for pair in zip(expected, found, strict=True)]
-        differences[batch, length] = math.nan if any(map(math.isnan, apart)) else max(apart)
-    worst = max(differences, key=lambda shape: math.inf if math.isnan(differences[shape]) else differences[shape])
-    if not differences[worst] <= tolerance:
-        raise CompressorError(
-            f"the exported file differs from torch by {differences[worst]:.3g} at batch {worst[0]}, "
-            f"sequence {worst[1]}; accepted: {tolerance:.3g}",
-            hint="raise the exporter's max_abs_diff if outputs are that large, else report this",
-        )
-    return differences[worst]
