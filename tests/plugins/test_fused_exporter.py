@@ -170,6 +170,12 @@ def test_every_layer_says_its_own_heads_and_hides_padding_as_torch_does(exported
     assert live_attention(bert) == (AttentionShape(1, (8,) * 3), AttentionShape(3, (24,) * 3))
 
 
+def test_padding_may_stand_anywhere(exported: Artifact, bert: nn.Module) -> None:
+    batch = batch_of((6, 6, 6))
+    batch["attention_mask"] = torch.tensor([[0, 0, 0, 1, 1, 1], [1, 0, 1, 0, 0, 1], [0, 0, 0, 0, 0, 1]])
+    assert_onnx_equals_torch(exported.path, bert, batch, tolerance=1e-5)
+
+
 def test_the_artifact_describes_a_file_of_two_domains(exported: Artifact) -> None:
     proto = onnx.load(exported.path)
     assert (exported.format, exported.opset) == ("onnx-ort", 20)
