@@ -22,6 +22,7 @@ from compressor.verify.environment import environment
 from compressor.verify.evaluate import Quality, Rows, compare, onnx_outputs, torch_outputs
 from compressor.verify.gates import TIE, Limits, check_gates, failed
 from compressor.verify.latency import LatencyRow, measure
+from compressor.verify.memory import measure_memory
 from compressor.verify.rounds import Protocol, Shape
 from compressor.verify.serving import fastest, recommend
 from compressor.verify.statistics import Resampling
@@ -66,6 +67,8 @@ def verify(subject: Subject, options: Verification, *, seed: int) -> dict[str, A
     latency = measure_latency(subject, options, resampling)
     asked = variants.final(subject.files)
     sizes = {name: path.stat().st_size for name, path in subject.files.items()}
+    shape = Shape(options.batch[0], options.sequence[0])
+    memory = measure_memory(subject.files, shape, SessionOptions(provider=options.provider, threads=options.threads[0]))
     gates = check_gates(
         Limits(**options.gates.given()),
         quality=qualities[asked],
@@ -77,7 +80,13 @@ def verify(subject: Subject, options: Verification, *, seed: int) -> dict[str, A
         "environment": measured_on,
         "quality": {"model": asked, **asdict(qualities[asked]), "rows_sha256": rows_digest(rows)},
         "variants": [
-            {"model": name, "file": path.name, "bytes": sizes[name], "quality": _plain(qualities.get(name))}
+            {
+                "model": name,
+                "file": path.name,
+                "bytes": sizes[name],
+                "memory": memory.get(name),
+                "quality": _plain(qualities.get(name)),
+            }
             for name, path in subject.files.items()
         ],
         "latency": [asdict(row) for row in latency],

@@ -12,7 +12,8 @@
     quality         model (that was asked for, in int8 where there is a step quantize), rows, rows_sha256, metric,
                     dense {metric: value}, compressed {metric: value}, difference {value, lower, upper, confidence}, churn,
                     lost, gained, mcnemar, kl
-    variants        a list, dense first; each model, file, bytes, quality (as above; null for dense and for fused files)
+    variants        a list, dense first; each model, file, bytes, memory {load_seconds, session_mb, peak_mb} (in a process of
+                    its own; null where the system does not tell), quality (as above; null for dense and for fused files)
     latency         a list; each model, batch, sequence, threads, provider, slow_fusion, rounds, wall_ms {p50, p90, p95},
                     cpu_ms {p50, p90, p95}, clock, ratio, wall_ratio, control {value, lower, upper, confidence},
                     against {baseline: {model, slow_fusion, ratio}}

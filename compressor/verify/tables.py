@@ -129,9 +129,10 @@ def variants_section(variants: Sequence[Data]) -> Section:
             kl = "" if quality["kl"] is None else f"{quality['kl']:.3g}"
             change = f"{gap['value']:+.4f} [{gap['lower']:+.4f}, {gap['upper']:+.4f}]"
             figures = (f"{quality['compressed'][metric]:.4f}", change, _percent(quality["churn"]), kl)
-        rows.append((one["model"], one["file"], f"{one['bytes'] / 1e6:.2f}", *figures))
+        peak = f"{one['memory']['peak_mb']:.0f}" if one.get("memory") else ""
+        rows.append((one["model"], one["file"], f"{one['bytes'] / 1e6:.2f}", peak, *figures))
     notes = ("Fused files were compared with torch when they were written, and answer as the portable ones do",)
-    columns = ("model", "file", "MB", metric, "change to dense", "answers changed", "KL")
+    columns = ("model", "file", "MB", "memory, MB", metric, "change to dense", "churn", "KL")
     return Section("All files", columns, rows, notes if any("fused" in one["model"] for one in variants) else ())
 
 

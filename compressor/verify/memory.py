@@ -1,0 +1,91 @@
+"""What a file needs in memory: opened and run in a process of its own, so that nothing else is counted.
+
+``python -m compressor.verify.memory`` reads a request on stdin and writes figures on stdout, both JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from compressor.errors import CompressorError
+from compressor.model.runtime import SessionOptions
+from compressor.verify.rounds import Shape
+
+PATIENCE = 300
+"""Seconds that opening and running one file may take."""
+
+
+def measure_memory(files: Mapping[str, Path], shape: Shape, options: SessionOptions) -> dict[str, dict[str, float]]:
+    """Measure each file in a fresh process.
+
+    Args:
+        files: by name.
+        shape: of the inputs of the call.
+        options: of the sessions.
+
+    Returns:
+        By name: ``load_seconds``, and ``session_mb`` and ``peak_mb``, by how much resident memory and its peak grew from
+        before the file was opened to after one call, in MB. Empty where the system does not tell (Linux does).
+
+    Raises:
+        CompressorError: a file cannot be opened or run there, or not in time.
+    """
+    if not Path("/proc/self/status").exists():
+        return {}
+    return {name: _measured(path, shape, options) for name, path in files.items()}
+
+
+def _measured(path: Path, shape: Shape, options: SessionOptions) -> dict[str, float]:
+    request = {"path": str(path.resolve()), "shape": asdict(shape), "options": asdict(options)}
+    try:
+        done = subprocess.run(  # noqa: S603 - our own interpreter and module
+            [sys.executable, "-m", __name__],
+            input=json.dumps(request),
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=PATIENCE,
+        )
+    except subprocess.SubprocessError as error:
+        said = str(getattr(error, "stderr", None) or "").strip().splitlines()
+        raise CompressorError(f"{path}: its memory cannot be measured: {said[-1] if said else error}") from error
+    found: dict[str, float] = json.loads(done.stdout)
+    return found
+
+
+def _resident(field: str) -> float:
+    """Return ``VmRSS`` or ``VmHWM`` of this process in MB."""
+    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(f"{field}:")) * 1024 / 1e6
+
+
+def main() -> None:
+    """Answer one request."""
+    import numpy as np
+
+    from compressor.model.runtime import import_onnxruntime, open_session
+    from compressor.verify.inference import call, feeds, input_types
+
+    request: dict[str, Any] = json.loads(sys.stdin.read())
+    import_onnxruntime()
+    before, start = _resident("VmRSS"), time.perf_counter()
+    session = open_session(Path(request["path"]), SessionOptions(**request["options"]))
+    seconds = time.perf_counter() - start
+    ids = np.ones((request["shape"]["batch"], request["shape"]["sequence"]), np.int64)
+    batch = {"input_ids": ids, "attention_mask": ids, "token_type_ids": np.zeros_like(ids)}
+    call(session, feeds(input_types(session), batch))
+    after, peak = _resident("VmRSS"), _resident("VmHWM")
+    json.dump({"load_seconds": seconds, "session_mb": after - before, "peak_mb": peak - before}, sys.stdout)
+
+
+if __name__ == "__main__":
+    main()
