@@ -25,7 +25,10 @@ class _Int8(Quantizer):
     embeddings: bool = Field(
         default=False, description="Quantise embedding tables too: a smaller file, neither faster nor slower."
     )
-    per_channel: bool = Field(default=False, description="A scale for every output of a weight, not one for all.")
+    per_channel: bool = Field(
+        default=True,
+        description="A scale for every output of a weight, not one for all: as fast, and rows with outliers spoil no others.",
+    )
     reduce_range: bool = Field(
         default=False, description="7 bits for weights: for CPUs without VNNI, where sums of 8-bit products saturate."
     )
