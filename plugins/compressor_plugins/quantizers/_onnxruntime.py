@@ -14,7 +14,6 @@ import onnx
 from onnx import TensorProto
 from onnxruntime.quantization import (
     CalibrationDataReader,
-    CalibrationMethod,
     QuantFormat,
     QuantType,
     quantize_dynamic,
@@ -25,11 +24,6 @@ from compressor.errors import CompressorError
 from compressor_plugins.quantizers._layers import layers_of
 
 Batches = Callable[[], Iterator[Mapping[str, np.ndarray]]]
-METHODS = {
-    "minmax": CalibrationMethod.MinMax,
-    "percentile": CalibrationMethod.Percentile,
-    "entropy": CalibrationMethod.Entropy,
-}
 
 
 @dataclass(frozen=True)
@@ -37,7 +31,7 @@ class Recipe:
     """How to quantise: the options of the declaration.
 
     Attributes:
-        calibrate: how ranges of activations are made of what the calibration rows show; None = while the model runs.
+        static: activations are quantised by the ranges that the calibration rows span; else while the model runs.
     """
 
     embeddings: bool
@@ -45,7 +39,7 @@ class Recipe:
     reduce_range: bool
     max_drop: float | None
     samples: int
-    calibrate: str | None
+    static: bool
 
 
 def quantize_file(
@@ -72,7 +66,7 @@ def quantize_file(
     }
     try:
         with _silence():
-            if recipe.calibrate is None:
+            if not recipe.static:
                 quantize_dynamic(str(source), str(path), nodes_to_exclude=_names(excluded), **common)
             else:
                 quantize_static(
@@ -81,7 +75,6 @@ def quantize_file(
                     _Reader(batches()),
                     quant_format=QuantFormat.QDQ,
                     activation_type=QuantType.QUInt8,
-                    calibrate_method=METHODS[recipe.calibrate],
                     nodes_to_exclude=[*excluded, *_without_weights(source)],
                     **common,
                 )

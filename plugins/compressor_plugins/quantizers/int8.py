@@ -6,7 +6,7 @@ Both are made from the portable file. The fused one is never quantised: its int8
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
 
@@ -50,25 +50,20 @@ class Int8Dynamic(_Int8):
         from compressor_plugins.quantizers._int8 import quantized
         from compressor_plugins.quantizers._onnxruntime import Recipe
 
-        return quantized(artifact, data, path, Recipe(**self.options(), calibrate=None))
+        return quantized(artifact, data, path, Recipe(**self.options(), static=False))
 
 
 class Int8Static(_Int8):
-    """Quantise weights to signed, activations to unsigned 8 bits, by ranges seen on the calibration rows (QDQ)."""
+    """Quantise weights to signed, activations to unsigned 8 bits, by the ranges that the calibration rows span (QDQ)."""
 
     name: ClassVar[str] = "int8-static"
-
-    ranges: Literal["minmax", "percentile", "entropy"] = Field(
-        default="minmax", description="How a range is made of what is seen; percentile cuts rare values off."
-    )
 
     def quantize(self, artifact: Artifact, data: QuantizationData, path: Path) -> Artifact:
         """Write the quantised model to ``path``."""
         from compressor_plugins.quantizers._int8 import quantized
         from compressor_plugins.quantizers._onnxruntime import Recipe
 
-        options = {name: value for name, value in self.options().items() if name != "ranges"}
-        return quantized(artifact, data, path, Recipe(**options, calibrate=self.ranges))
+        return quantized(artifact, data, path, Recipe(**self.options(), static=True))
 
 
 @hookimpl
