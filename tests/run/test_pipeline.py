@@ -22,7 +22,6 @@ from compressor.model.artifact import initializer_elements
 from compressor.plugin import Pruned, PruningMethod, Registry, hookimpl
 from compressor.run.pipeline import Finished
 from compressor.testing import tiny_batch
-from compressor.verify import latency
 from tests import lookup
 from tests.faults import Operation, watch
 from tests.run.conftest import run_recipe
@@ -256,7 +255,7 @@ FULL = (
 def test_a_full_disk_is_one_error_at_every_stage_and_the_same_command_resumes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(latency, "WARM_UP_SECONDS", 0.0)  # how long calls take is not looked at
+    lookup.hurry(monkeypatch)
     steps = [{"prune": {"method": "fisher", "target": {"macs": 0.5}}}, {"export": "lookup"}, {"verify": {"rounds": 3}}]
     recipe, out = toy_recipe(tmp_path, steps=steps), tmp_path / "there" / "out"
     undisturbed = run_recipe(recipe, tmp_path / "undisturbed", registry=with_plugin(lookup))
