@@ -23,6 +23,9 @@ from compressor.run.latency import exporter_of
 from compressor.run.session import Session
 from compressor.verify.environment import versions
 
+UNTOLD = {"_name_or_path", "transformers_version"}
+"""Fields of a config that say nothing about the model."""
+
 
 def chain(*parts: str) -> str:
     """Return the sha256 of the parts, none of which can run into the next."""
@@ -55,9 +58,9 @@ def stage_fingerprints(session: Session, registry: Registry) -> tuple[str, ...]:
 
 
 def config_text(session: Session) -> str:
-    """Return the config of the model that the run started from, but for where it lies, as JSON."""
+    """Return the config of the model that the run started from as JSON, but for where it lies and what read it."""
     config: Any = session.teacher.config
-    kept = {name: value for name, value in config.to_dict().items() if name != "_name_or_path"}
+    kept = {name: value for name, value in config.to_dict().items() if name not in UNTOLD}
     return json.dumps(kept, sort_keys=True, default=str)
 
 

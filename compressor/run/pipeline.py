@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,11 +14,14 @@ import torch
 from compressor.plugin.components import Pruned
 from compressor.plugin.registry import Registry
 from compressor.processes import Processes
+from compressor.recipe.lock import Lock
 from compressor.recipe.plan import Plan, Step
+from compressor.recipe.replay import check_locked
 from compressor.run import steps
 from compressor.run.calls import plugin_call
+from compressor.run.facts import facts_of
 from compressor.run.fingerprints import stage_fingerprints
-from compressor.run.journal import Journal
+from compressor.run.journal import TABLES, Journal
 from compressor.run.kept import Kept
 from compressor.run.load import open_session
 from compressor.run.output import build_report, drop_duplicates, keep_recipe, write_output
@@ -38,6 +42,7 @@ class Conditions:
         registry: the installed plugins, whose ``compressor_run_step`` hooks are called.
         device: where the model and the calibration batches go.
         announce: told one line per stage.
+        locked: the lock file that is replayed: nothing starts unless the run is the one that was locked.
         kept: prunings that a sweep has done already, by the slug of the step; taken where they are of the same
             fingerprint, so they change nothing but the time that the step takes.
     """
@@ -45,6 +50,7 @@ class Conditions:
     registry: Registry
     device: torch.device
     announce: Announce = lambda _: None
+    locked: Lock | None = None
     kept: Mapping[str, Kept] = field(default_factory=dict)
 
     def tell(self, line: str) -> None:
@@ -64,6 +70,11 @@ class Finished:
     def passed(self) -> bool:
         """Whether no gate failed."""
         return bool(self.report["passed"])
+
+    @property
+    def reproduced(self) -> bool:
+        """Whether a replay made the bytes that were locked; True of what is no replay."""
+        return bool(self.report.get("replay", {"reproduced": True})["reproduced"])
 
 
 def run(plan: Plan, out: Path, conditions: Conditions, *, fresh: bool = False) -> Finished:
@@ -143,6 +154,8 @@ def _run_stages(plan: Plan, place: Workplace, conditions: Conditions) -> dict[st
     processes = Processes.of_environment()
     tell(processes, "open", str(work))
     opened = open_announced(plan, work, conditions)
+    if conditions.locked is not None:
+        _check_replay(conditions.locked, opened, conditions)
     journal = Journal(work, plan.steps, stage_fingerprints(opened, conditions.registry))
     session = replace(opened, given=_given(journal, conditions))
     other = journal.take_over(place.unfinished())
@@ -155,9 +168,26 @@ def _run_stages(plan: Plan, place: Workplace, conditions: Conditions) -> dict[st
         tell(processes, "restore", step.index, outcome.seconds, outcome.metrics)
     tell(processes, "meet")
     meet(processes)  # the others read from this directory, which is renamed next
-    report = build_report(session)
-    write_output(session, report)
+    report = write_output(session, build_report(session), conditions.locked)
+    _tell_replay(report, conditions)
     return report
+
+
+def _check_replay(lock: Lock, session: Session, conditions: Conditions) -> None:
+    """Refuse what is not as it was locked; decide by the latency tables that lie beside the lock file."""
+    for note in check_locked(lock, facts_of(session)):
+        conditions.tell(f"note: not as locked, which refuses no replay: {note}")
+    if (lock.path.parent / TABLES).is_dir():
+        shutil.copytree(lock.path.parent / TABLES, session.run_dir / TABLES, dirs_exist_ok=True)
+
+
+def _tell_replay(report: dict[str, Any], conditions: Conditions) -> None:
+    replay = report.get("replay", {"outputs": {}, "changed": {}})
+    for name, digest in replay["outputs"].items():
+        if name not in replay["changed"]:
+            conditions.tell(f"reproduced {name}, byte for byte: sha256 {digest}")
+    for name, pair in replay["changed"].items():
+        conditions.tell(f"NOT reproduced: {name}: sha256 locked {pair['locked']}, present {pair['present']}")
 
 
 def _given(journal: Journal, conditions: Conditions) -> dict[str, Pruned]:
