@@ -7,8 +7,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from difflib import get_close_matches
 
-DISK_FULL_TEXTS = ("No space left on device", "Disk quota exceeded", "PytorchStreamWriter failed writing file")
-"""What safetensors and torch, whose errors have no numbers, say when the disk is full."""
+DISK_FULL_TEXTS = (
+    "No space left on device",
+    "Disk quota exceeded",
+    "PytorchStreamWriter failed writing file",
+    "] . unexpected pos ",
+)
+"""What safetensors and ``torch.save`` (the last two), whose errors have no numbers, say when the disk is full."""
 RAN_OUT_TEXTS = ("can't allocate memory", *DISK_FULL_TEXTS)
 """What they say when memory or the disk ran out."""
 

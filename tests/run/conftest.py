@@ -11,6 +11,7 @@ import torch
 
 from compressor.plugin import Registry
 from compressor.recipe.loader import load_recipe
+from compressor.recipe.lock import Lock
 from compressor.recipe.plan import compile_plan
 from compressor.run.pipeline import Conditions, Finished, run
 from tests.toys import toy_recipe
@@ -22,11 +23,12 @@ def run_recipe(
     *,
     registry: Registry | None = None,
     announce: Callable[[str], None] = lambda _: None,
+    locked: Lock | None = None,
     **options: Any,
 ) -> Finished:
     registry = registry or Registry.load()
     plan = compile_plan(load_recipe(recipe), registry)
-    return run(plan, out, Conditions(registry, torch.device("cpu"), announce), **options)
+    return run(plan, out, Conditions(registry, torch.device("cpu"), announce, locked), **options)
 
 
 @pytest.fixture(scope="session")

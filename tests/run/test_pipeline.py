@@ -20,6 +20,7 @@ from compressor.errors import CompressorError, InputError, PluginError, SetupErr
 from compressor.model import surgery
 from compressor.model.artifact import initializer_elements
 from compressor.plugin import Pruned, PruningMethod, Registry, hookimpl
+from compressor.recipe.lock import read_lock
 from compressor.run.pipeline import Finished
 from compressor.testing import tiny_batch
 from tests import lookup
@@ -110,14 +111,14 @@ def test_an_existing_directory_is_not_overwritten(finished: Finished, toy: Path)
     assert files(finished.directory) == before
 
 
-def test_the_same_seed_gives_the_same_bytes_and_fresh_replaces_the_directory(
-    finished: Finished, toy: Path, tmp_path: Path
-):
+def test_a_replay_gives_the_same_bytes_and_fresh_replaces_the_directory(finished: Finished, toy: Path, tmp_path: Path):
     out = tmp_path / "elsewhere"
     out.mkdir()
     (out / "recipe.lock.yaml").write_text("of an older run")
     (out / "older.txt").write_text("of an older run")
-    again = run_recipe(toy, out, fresh=True)
+    again = run_recipe(toy, out, fresh=True, locked=read_lock(finished.directory / "recipe.lock.yaml"))
+    assert again.reproduced
+    assert again.report["replay"]["outputs"].keys() == {"model.onnx", "model.safetensors"}
     for name in ("model.onnx", "model.safetensors", "config.json", "stages/01-prune/masks.safetensors"):
         assert (again.directory / name).read_bytes() == (finished.directory / name).read_bytes(), name
     assert not (out / "older.txt").exists()
