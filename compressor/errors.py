@@ -7,8 +7,15 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from difflib import get_close_matches
 
-RAN_OUT_TEXTS = ("can't allocate memory", "No space left on device")
-"""What torch and safetensors, whose errors have no numbers, say when memory or the disk ran out."""
+DISK_FULL_TEXTS = (
+    "No space left on device",
+    "Disk quota exceeded",
+    "PytorchStreamWriter failed writing file",
+    "] . unexpected pos ",
+)
+"""What safetensors and ``torch.save`` (the last two), whose errors have no numbers, say when the disk is full."""
+RAN_OUT_TEXTS = ("can't allocate memory", *DISK_FULL_TEXTS)
+"""What they say when memory or the disk ran out."""
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
@@ -80,3 +87,12 @@ def ran_out(error: BaseException) -> bool:
         return error.errno in {errno.ENOSPC, errno.EDQUOT, errno.ENOMEM}
     named = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
     return named or any(text in str(error) for text in RAN_OUT_TEXTS)
+
+
+def disk_full(error: BaseException) -> bool:
+    """Tell whether an error, or one that it came of, is that of a full disk or an exhausted quota."""
+    if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        return True
+    if not isinstance(error, CompressorError) and any(text in str(error) for text in DISK_FULL_TEXTS):
+        return True
+    return error.__cause__ is not None and disk_full(error.__cause__)

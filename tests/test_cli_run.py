@@ -181,6 +181,29 @@ def test_fresh_replaces_the_directory_and_nothing_else_does(pruning: str):
     assert [path.name for path in out.parent.iterdir()] == ["toy"]
 
 
+def test_a_replay_ends_with_0_where_it_gives_the_same_bytes_and_with_1_where_not(pruning: str):
+    assert compress("apply", pruning).exit_code == 0
+    replay = ("apply", "runs/toy/recipe.yaml", "--locked", "-o")
+    same = compress(*replay, "same", "--json")
+    assert same.exit_code == 0, same.stderr
+    assert "reproduced model.safetensors, byte for byte: sha256 " in same.stderr
+    assert json.loads(same.stdout)["replay"]["reproduced"] is True
+    lock = Path("runs/toy/recipe.lock.yaml")
+    text = lock.read_text()
+    lock.write_text(re.sub(r"(model.safetensors:) \w+", r"\1 " + "ab" * 32, text))
+    other = compress("apply", str(lock), "--locked", "-o", "other")
+    assert other.exit_code == 1
+    assert f"NOT reproduced: model.safetensors: sha256 locked {'ab' * 32}, present " in other.stderr
+    assert compress("apply", str(lock), "--locked", "-o", "third", "--set", "seed=1").exit_code == 2
+    assert not Path("third").exists()
+
+
+def test_a_recipe_without_a_lock_file_cannot_be_replayed(pruning: str):
+    result = compress("apply", pruning, "--locked")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "error: recipe.yaml: --locked needs a lock file" in result.stderr
+
+
 def test_fresh_does_not_replace_what_is_no_run(pruning: str, tmp_path: Path):
     before = files(tmp_path)
     for place in (".", "checkpoint"):

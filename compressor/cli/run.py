@@ -13,6 +13,7 @@ from compressor.cli.options import device_option, json_option, model_option, set
 from compressor.plugin import Registry
 from compressor.processes import Processes
 from compressor.recipe.loader import load_recipe
+from compressor.recipe.lock import read_lock
 from compressor.recipe.options import Verification
 from compressor.recipe.plan import compile_plan
 from compressor.recipe.sweep import compile_sweep
@@ -44,6 +45,9 @@ def shape_options(command: Any) -> Any:
 @set_option
 @device_option
 @click.option("--fresh", is_flag=True, help="Start over, and replace the output directory when finished.")
+@click.option(
+    "--locked", is_flag=True, help="Replay a lock file (or that of the recipe): the same bytes, or what differs."
+)
 @json_option
 def apply(
     *,
@@ -53,9 +57,11 @@ def apply(
     overrides: tuple[str, ...],
     device: str,
     fresh: bool,
+    locked: bool,
     as_json: bool,
 ) -> int:
-    """Return 1 when a gate failed."""
+    """Return 1 when a gate failed, or a replay made other bytes."""
+    lock = read_lock(recipe) if locked else None
     registry = Registry.load()
     plan = compile_plan(load_recipe(recipe, model=model, overrides=overrides), registry)
     for lint in plan.lints:
@@ -66,11 +72,12 @@ def apply(
     from compressor.verify.report import render
 
     out = output or Path("runs") / plan.recipe.name
-    finished = run(plan, out, Conditions(registry, resolve_device(device), echo_progress), fresh=fresh)
+    conditions = Conditions(registry, resolve_device(device), echo_progress, lock)
+    finished = run(plan, out, conditions, fresh=fresh)
     if Processes.of_environment().writes:
         _show(finished.report, render, as_json=as_json)
         echo_progress(f"written to {out}")
-    return 0 if finished.passed else 1
+    return 0 if finished.passed and finished.reproduced else 1
 
 
 @click.command(name="sweep")

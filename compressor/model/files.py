@@ -1,7 +1,8 @@
-"""Writing files so that a killed process leaves none by halves."""
+"""Writing files so that a killed process leaves none by halves, and telling files apart."""
 
 from __future__ import annotations
 
+import hashlib
 import os
 from pathlib import Path
 
@@ -14,3 +15,13 @@ def write_text(path: Path, text: str) -> None:
         file.flush()
         os.fsync(file.fileno())
     draft.replace(path)
+
+
+def sha256(path: Path) -> str:
+    """Return the sha256 of a file, as ``sha256sum`` gives it.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

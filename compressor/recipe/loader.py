@@ -139,10 +139,15 @@ def overridden(recipe: Recipe, override: str, place: Place) -> Recipe:
     return _recipe(_overridden(recipe.document, override, place), (*recipe.overrides, override))
 
 
+def is_lock(data: Any) -> bool:
+    """Tell whether a document is a lock file rather than a recipe."""
+    return isinstance(data, dict) and {"digest", "recipe"} <= data.keys()
+
+
 def _locked(document: Document) -> Document:
     """Return the recipe inside a lock file; any other document as it is."""
     data = document.data
-    if not (isinstance(data, dict) and {"digest", "recipe"} <= data.keys()):
+    if not is_lock(data):
         return document
     places = {trail[1:]: place for trail, place in document.places.items() if trail[:1] == ("recipe",)}
     return replace(document, data=data["recipe"], places=places)

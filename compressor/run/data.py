@@ -44,11 +44,13 @@ class Calibration:
         rows: each a mapping with ``input_ids``, ``attention_mask``, (``token_type_ids``,) (``labels``), (``window``).
         batch_size: rows per batch.
         tokenizer: pads the batches.
+        numbers: of the rows in the task's train split, in the same order; empty where they are from elsewhere.
     """
 
     rows: Sequence[Mapping[str, Any]]
     batch_size: int
     tokenizer: PreTrainedTokenizerBase
+    numbers: tuple[int, ...] = ()
 
     @property
     def mean_length(self) -> float:

@@ -161,8 +161,9 @@ def draw_calibration(
         lengths = np.array([len(ids) for ids in dataset.select(order)["input_ids"]])
         drawn = order[: int(np.searchsorted(lengths.cumsum(), options.tokens)) + 1]
     # Rows of like length share a batch: padding would cost several times the work on ragged text.
-    rows = sorted(dataset.select(drawn).to_list(), key=lambda row: len(row["input_ids"]))
-    return Calibration(rows=rows, batch_size=options.batch_size, tokenizer=tokenizer)
+    pairs = zip(dataset.select(drawn).to_list(), drawn.tolist(), strict=True)
+    rows, numbers = zip(*sorted(pairs, key=lambda pair: len(pair[0]["input_ids"])), strict=True)
+    return Calibration(rows, options.batch_size, tokenizer, numbers)
 
 
 def _check_ids(rows: Sequence[Mapping[str, Any]], model: nn.Module, source: str) -> None:

@@ -9,16 +9,19 @@ from typing import Any
 
 from compressor.model import checkpoint
 from compressor.model.artifact import Artifact
-from compressor.model.files import write_text
-from compressor.recipe.lock import lock_text
+from compressor.model.files import sha256, write_text
+from compressor.recipe.lock import Lock, lock_text
 from compressor.recipe.options import Verification
 from compressor.recipe.plan import Plan
+from compressor.recipe.replay import unreproduced
 from compressor.run.data import rows_digest
+from compressor.run.facts import facts_of
 from compressor.run.session import Session, latest
 from compressor.verify.environment import environment
 from compressor.verify.report import SCHEMA_VERSION, model_card, write_report
 
 MODEL = "model.onnx"
+WEIGHTS = "model.safetensors"
 DENSE = "dense.onnx"
 RECIPE = "recipe.yaml"
 LOCK = "recipe.lock.yaml"
@@ -73,18 +76,31 @@ def _sparsity(session: Session) -> dict[str, Any]:
     return {"sparsity": {"masks": masked, **({"files": files} if files else {})}} if masked else {}
 
 
-def write_output(session: Session, report: dict[str, Any]) -> None:
-    """Write the root of the run directory; what is in it already, a killed run left there, is replaced."""
+def write_output(session: Session, report: dict[str, Any], locked: Lock | None = None) -> dict[str, Any]:
+    """Write the root of the run directory; what is in it already, a killed run left there, is replaced.
+
+    Args:
+        session: at the end of the run.
+        report: as ``build_report`` gives it.
+        locked: the lock file that is replayed.
+
+    Returns:
+        The report as it was written; a replay's says whether the files are those of the lock file.
+    """
     root = session.run_dir
     checkpoint.save(session.model, root, tokenizer_source=session.source)
     for artifact in served(session):
         shutil.copyfile(artifact.path, root / artifact.path.name)
     if "serve" in report:
         write_text(root / ORT_CONFIG, json.dumps(report["serve"], indent=2) + "\n")
-    lock = lock_text(session.plan, environment=report["environment"], inputs=report["inputs"])
-    write_text(root / LOCK, lock)
+    outputs = {path.name: sha256(path) for path in sorted([*root.glob("*.onnx"), root / WEIGHTS])}
+    if locked is not None:
+        changed = {one.what: {"locked": one.locked, "present": one.present} for one in unreproduced(locked, outputs)}
+        report = {**report, "replay": {"reproduced": not changed, "outputs": outputs, "changed": changed}}
+    write_text(root / LOCK, lock_text(facts_of(session), outputs=outputs))
     write_text(root / "README.md", model_card(report))
     write_report(report, root / REPORT)
+    return report
 
 
 def served(session: Session) -> list[Artifact]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -10,15 +11,17 @@ from typing import Any
 
 import torch
 
-from compressor.errors import CompressorError
-from compressor.model import checkpoint
+from compressor.plugin.components import Pruned
 from compressor.plugin.registry import Registry
 from compressor.processes import Processes
+from compressor.recipe.lock import Lock
 from compressor.recipe.plan import Plan, Step
+from compressor.recipe.replay import check_locked
 from compressor.run import steps
 from compressor.run.calls import plugin_call
-from compressor.run.data import rows_digest
-from compressor.run.journal import Journal, chain
+from compressor.run.facts import facts_of
+from compressor.run.fingerprints import stage_fingerprints
+from compressor.run.journal import TABLES, Journal
 from compressor.run.kept import Kept
 from compressor.run.load import open_session
 from compressor.run.output import build_report, drop_duplicates, keep_recipe, write_output
@@ -26,7 +29,6 @@ from compressor.run.parallel import hear, is_shared, meet, tell, together
 from compressor.run.preflight import check_method, check_runtime
 from compressor.run.session import Outcome, Session
 from compressor.run.workplace import Announce, Workplace, log_file, logger
-from compressor.verify.environment import environment
 
 CORE = "compressor.run.steps"
 """Name of the core's own hook implementation among the plugins."""
@@ -40,13 +42,15 @@ class Conditions:
         registry: the installed plugins, whose ``compressor_run_step`` hooks are called.
         device: where the model and the calibration batches go.
         announce: told one line per stage.
-        kept: prunings that a sweep has done already, by the slug of the step; taken where they are of the same root
+        locked: the lock file that is replayed: nothing starts unless the run is the one that was locked.
+        kept: prunings that a sweep has done already, by the slug of the step; taken where they are of the same
             fingerprint, so they change nothing but the time that the step takes.
     """
 
     registry: Registry
     device: torch.device
     announce: Announce = lambda _: None
+    locked: Lock | None = None
     kept: Mapping[str, Kept] = field(default_factory=dict)
 
     def tell(self, line: str) -> None:
@@ -67,11 +71,17 @@ class Finished:
         """Whether no gate failed."""
         return bool(self.report["passed"])
 
+    @property
+    def reproduced(self) -> bool:
+        """Whether a replay made the bytes that were locked; True of what is no replay."""
+        return bool(self.report.get("replay", {"reproduced": True})["reproduced"])
+
 
 def run(plan: Plan, out: Path, conditions: Conditions, *, fresh: bool = False) -> Finished:
     """Run a plan into the directory ``out``, resuming a killed run of the same plan.
 
-    Work happens in ``out.partial-<digest>`` beside it; ``out`` appears by one rename when everything is done.
+    Work happens in ``out.partial-<digest>`` beside it; ``out`` appears by one rename when everything is done. Leading
+    stages that an unfinished run of another plan has finished already, with the same inputs and options, are taken over.
 
     Args:
         plan: what to do.
@@ -81,7 +91,7 @@ def run(plan: Plan, out: Path, conditions: Conditions, *, fresh: bool = False) -
 
     Raises:
         InputError: ``out`` exists, or cannot be made, or another process is at work on the same run.
-        SetupError: onnxruntime or the asked provider is missing.
+        SetupError: onnxruntime or the asked provider is missing, or the disk is full.
         CompressorError: a step cannot be done; finished stages stay for the next attempt.
     """
     place = Workplace(out.resolve(), plan.digest, fresh=fresh)
@@ -94,7 +104,7 @@ def run(plan: Plan, out: Path, conditions: Conditions, *, fresh: bool = False) -
             return Finished(place.out, _follow(plan, conditions))
         place.check()
         with place.opened() as work, log_file(work / "logs" / "run.log", conditions.announce):
-            report = _run_stages(plan, work, conditions)
+            report = _run_stages(plan, place, conditions)
         drop_duplicates(place.out)
         tell(processes, "done", report)
     return Finished(place.out, report)
@@ -138,15 +148,19 @@ def open_announced(plan: Plan, run_dir: Path, conditions: Conditions) -> Session
     return session
 
 
-def _run_stages(plan: Plan, work: Path, conditions: Conditions) -> dict[str, Any]:
+def _run_stages(plan: Plan, place: Workplace, conditions: Conditions) -> dict[str, Any]:
+    work = place.work
     keep_recipe(plan, work)
     processes = Processes.of_environment()
     tell(processes, "open", str(work))
     opened = open_announced(plan, work, conditions)
-    root = root_fingerprint(opened, conditions.registry)
-    found = {slug: kept.load(root) for slug, kept in conditions.kept.items()}
-    session = replace(opened, given={slug: pruned for slug, pruned in found.items() if pruned is not None})
-    journal = Journal(work, root, plan.steps)
+    if conditions.locked is not None:
+        _check_replay(conditions.locked, opened, conditions)
+    journal = Journal(work, plan.steps, stage_fingerprints(opened, conditions.registry))
+    session = replace(opened, given=_given(journal, conditions))
+    other = journal.take_over(place.unfinished())
+    if other is not None:
+        conditions.tell(f"go on from {other.name}, whose first steps are the same")
     for step in plan.steps:
         if not _restored(step, session, journal, conditions):
             _perform(step, session, journal, conditions)
@@ -154,9 +168,33 @@ def _run_stages(plan: Plan, work: Path, conditions: Conditions) -> dict[str, Any
         tell(processes, "restore", step.index, outcome.seconds, outcome.metrics)
     tell(processes, "meet")
     meet(processes)  # the others read from this directory, which is renamed next
-    report = build_report(session)
-    write_output(session, report)
+    report = write_output(session, build_report(session), conditions.locked)
+    _tell_replay(report, conditions)
     return report
+
+
+def _check_replay(lock: Lock, session: Session, conditions: Conditions) -> None:
+    """Refuse what is not as it was locked; decide by the latency tables that lie beside the lock file."""
+    for note in check_locked(lock, facts_of(session)):
+        conditions.tell(f"note: not as locked, which refuses no replay: {note}")
+    if (lock.path.parent / TABLES).is_dir():
+        shutil.copytree(lock.path.parent / TABLES, session.run_dir / TABLES, dirs_exist_ok=True)
+
+
+def _tell_replay(report: dict[str, Any], conditions: Conditions) -> None:
+    replay = report.get("replay", {"outputs": {}, "changed": {}})
+    for name, digest in replay["outputs"].items():
+        if name not in replay["changed"]:
+            conditions.tell(f"reproduced {name}, byte for byte: sha256 {digest}")
+    for name, pair in replay["changed"].items():
+        conditions.tell(f"NOT reproduced: {name}: sha256 locked {pair['locked']}, present {pair['present']}")
+
+
+def _given(journal: Journal, conditions: Conditions) -> dict[str, Pruned]:
+    """Return the prunings that a sweep has done already for these steps with these inputs."""
+    kept = ((step, conditions.kept[step.slug]) for step in journal.steps if step.slug in conditions.kept)
+    found = {step.slug: each.load(journal.fingerprints[step.index]) for step, each in kept}
+    return {slug: pruned for slug, pruned in found.items() if pruned is not None}
 
 
 def _restored(step: Step, session: Session, journal: Journal, conditions: Conditions) -> bool:
@@ -164,11 +202,12 @@ def _restored(step: Step, session: Session, journal: Journal, conditions: Condit
     done = journal.finished(step)
     if done is None:
         return False
-    try:
-        steps.restore(step, session, seconds=done["seconds"], metrics=done["metrics"])
-    except CompressorError as error:  # a machine that lost power may have kept the mark and lost the files
-        conditions.tell(f"{step.slug} was finished before, but its files are damaged and it is done again: {error}")
+    damaged = journal.damaged(step)  # a machine that lost power may have kept the mark and lost the files
+    if damaged:
+        conditions.tell(f"{step.slug} is done again: it was finished before, and is damaged: {', '.join(damaged)}")
         return False
+    steps.restore(step, session, seconds=done["seconds"], metrics=done["metrics"])
+    journal.forget_checkpoints(step)
     conditions.tell(f"{step.slug} was finished before ({done['seconds']:.1f} s)")
     return True
 
@@ -185,19 +224,3 @@ def _perform(step: Step, session: Session, journal: Journal, conditions: Conditi
     journal.finish(step, seconds=outcome.seconds, metrics=metrics)
     steps.record(replace(outcome, metrics=metrics), session)
     conditions.tell(f"{step.slug} took {outcome.seconds:.1f} s")
-
-
-def root_fingerprint(session: Session, registry: Registry) -> str:
-    """Hash what every stage depends on: the plan, and the contents of what it names."""
-    config: Any = session.teacher.config
-    kept = {name: value for name, value in config.to_dict().items() if name != "_name_or_path"}
-    return chain(
-        session.plan.digest,
-        checkpoint.fingerprint(session.teacher),
-        json.dumps(kept, sort_keys=True, default=str),
-        rows_digest(session.calibration.rows),
-        rows_digest(session.validation),
-        str(registry.provider("family", session.family.name)),
-        session.device.type,
-        json.dumps(environment()["packages"], sort_keys=True),
-    )

@@ -16,11 +16,12 @@ from compressor.plugin.components import PruningMethod
 from compressor.processes import Processes
 from compressor.recipe.sweep import Point, SweepPlan
 from compressor.run.calls import plugin_call
+from compressor.run.fingerprints import stage_fingerprints
 from compressor.run.journal import Journal
 from compressor.run.kept import FILE, Kept
 from compressor.run.load import open_session
 from compressor.run.output import REPORT
-from compressor.run.pipeline import Conditions, Finished, open_announced, root_fingerprint, run
+from compressor.run.pipeline import Conditions, Finished, open_announced, run
 from compressor.run.preflight import check_runtime
 from compressor.run.pruning import checked_pruned
 from compressor.run.session import Session
@@ -109,14 +110,15 @@ class _Sweep:
         """Prune for every point that needs it, with one session; return the points that are not finished."""
         with log_file(self.work / "logs" / "run.log", self.conditions.announce):
             session = open_announced(self.plan.first, self.work / SHARED, self.conditions)
-            roots = {point.name: self._root(point, session) for point in self.plan.points}
-            left = [point for point in self.plan.points if not self._finished(point, roots[point.name])]
-            missing = [point for point in left if self._kept(point).load(roots[point.name]) is None]
+            journals = {point.name: self._journal(point, session) for point in self.plan.points}
+            left = [point for point in self.plan.points if not self._finished(point, journals[point.name])]
+            pruned = {name: journal.fingerprints[0] for name, journal in journals.items()}
+            missing = [point for point in left if self._kept(point).load(pruned[point.name]) is None]
             if missing:
-                self._prune(session, missing, roots)
+                self._prune(session, missing, pruned)
         return left
 
-    def _prune(self, session: Session, missing: list[Point], roots: dict[str, str]) -> None:
+    def _prune(self, session: Session, missing: list[Point], fingerprints: dict[str, str]) -> None:
         step = self.plan.first.steps[0]
         method = cast("PruningMethod", step.component)
         targets = [cast("Any", point.plan.steps[0].component).target for point in missing]
@@ -133,7 +135,7 @@ class _Sweep:
                 pruned = checked_pruned(found)
                 others = [other.name for other in self.plan.points if other is not point]
                 metrics = {**pruned.metrics, "shared_with": others}
-                self._kept(point).save(replace(pruned, metrics=metrics), fingerprint=roots[point.name])
+                self._kept(point).save(replace(pruned, metrics=metrics), fingerprint=fingerprints[point.name])
                 self.conditions.tell(f"{step.slug} of {point.name} is kept")
 
     def _left_alone(self) -> list[Point]:
@@ -145,22 +147,22 @@ class _Sweep:
         for point in self.plan.points:
             self.conditions.tell(f"check {self.plan.call(point)}")
             session = open_session(point.plan, self.conditions.registry, self.work, self.conditions.device)
-            if not self._finished(point, self._root(point, session)):
+            if not self._finished(point, self._journal(point, session)):
                 left.append(point)
         return left
 
-    def _finished(self, point: Point, root: str) -> bool:
+    def _finished(self, point: Point, journal: Journal) -> bool:
         """Tell whether a point is done; what is there of another model, other rows or versions is removed."""
         directory = self._directory(point)
-        journal = Journal(directory, root, point.plan.steps)
         done = (directory / REPORT).is_file() and all(journal.finished(step) for step in point.plan.steps)
         if directory.exists() and not done:
             self.conditions.tell(f"{point.name} was finished before, with other inputs, and is done again")
             shutil.rmtree(directory)
         return done
 
-    def _root(self, point: Point, session: Session) -> str:
-        return root_fingerprint(replace(session, plan=point.plan), self.conditions.registry)
+    def _journal(self, point: Point, session: Session) -> Journal:
+        fingerprints = stage_fingerprints(replace(session, plan=point.plan), self.conditions.registry)
+        return Journal(self._directory(point), point.plan.steps, fingerprints)
 
     def _directory(self, point: Point) -> Path:
         return self.work / point.name

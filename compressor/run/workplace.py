@@ -5,13 +5,13 @@ from __future__ import annotations
 import logging
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from compressor.errors import CompressorError, InputError
+from compressor.errors import CompressorError, InputError, SetupError, disk_full
 from compressor.progress import announced
 from compressor.run.output import LOCK
 
@@ -52,15 +52,24 @@ class Workplace:
 
         Raises:
             InputError: ``out`` exists, or cannot be made, or another process is at work on it.
+            SetupError: the disk is full.
         """
         self._make()
-        with self._alone(), self._tidied():
+        with self._alone(), self._tidied(), self._full_disk_named():
             self.check()  # another process may have finished it before this one had the lock
             if self.fresh:
                 shutil.rmtree(self.work)
             self._make()
             yield self.work
             self._publish()
+
+    def unfinished(self) -> list[Path]:
+        """Return where other recipes began to make the same directory; whoever holds its lock is alone in all of them.
+
+        With ``fresh`` there are none to take anything over from.
+        """
+        beside = sorted(self.out.parent.glob("*.partial-*")) if not self.fresh else []
+        return [path for path in beside if path.name.startswith(f"{self.out.name}.partial-") and path != self.work]
 
     def check(self) -> None:
         """Refuse to overwrite anything, or with ``fresh`` anything but an older directory of this sort.
@@ -100,6 +109,20 @@ class Workplace:
                 shutil.rmtree(self.work)
             raise
 
+    @contextmanager
+    def _full_disk_named(self) -> Iterator[None]:
+        """Say where space is missing, and how to go on."""
+        try:
+            yield
+        except Exception as error:
+            if isinstance(error, SetupError) or not disk_full(error):
+                raise
+            again = "starts over" if self.fresh else "resumes; finished stages are kept"
+            raise SetupError(
+                f"{self.work}: the disk is full: {str(error).partition(chr(10))[0]}",
+                hint=f"free space on this disk; the same command {again}",
+            ) from error
+
     def _any(self, patterns: tuple[str, ...]) -> bool:
         return any(path for pattern in patterns for path in self.work.glob(pattern))
 
@@ -134,7 +157,7 @@ class Workplace:
 def log_file(path: Path, announce: Announce) -> Iterator[None]:
     """Append what is logged, errors with their tracebacks included, to a file; announce what asks for it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handler = logging.FileHandler(path, encoding="utf-8")
+    handler = _LogFile(path, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     announcing = _Announcing(announce)
     announced.addHandler(announcing)
@@ -148,7 +171,15 @@ def log_file(path: Path, announce: Announce) -> Iterator[None]:
     finally:
         announced.removeHandler(announcing)
         logger.removeHandler(handler)
-        handler.close()
+        with suppress(OSError):
+            handler.close()
+
+
+class _LogFile(logging.FileHandler):
+    """A log on a full disk loses lines; what else is missing there is said once, by what stops."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
+        """Say nothing."""
 
 
 class _Announcing(logging.Handler):

@@ -21,6 +21,7 @@
     lints           what the plan said beforehand that the run does not show
     gates           a list; each name, limit, value, lower, upper, verdict
     passed          whether no gate failed
+    replay          of a lock file: reproduced; outputs {file: sha256}; changed {file: {locked, present}}
     steps           a list; each slug, seconds, metrics
 """
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,15 +11,24 @@ import torch
 
 from compressor.plugin import Registry
 from compressor.recipe.loader import load_recipe
+from compressor.recipe.lock import Lock
 from compressor.recipe.plan import compile_plan
 from compressor.run.pipeline import Conditions, Finished, run
 from tests.toys import toy_recipe
 
 
-def run_recipe(recipe: Path, out: Path, *, registry: Registry | None = None, **options: Any) -> Finished:
+def run_recipe(
+    recipe: Path,
+    out: Path,
+    *,
+    registry: Registry | None = None,
+    announce: Callable[[str], None] = lambda _: None,
+    locked: Lock | None = None,
+    **options: Any,
+) -> Finished:
     registry = registry or Registry.load()
     plan = compile_plan(load_recipe(recipe), registry)
-    return run(plan, out, Conditions(registry, torch.device("cpu")), **options)
+    return run(plan, out, Conditions(registry, torch.device("cpu"), announce, locked), **options)
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from pathlib import Path
 from typing import Any
@@ -11,15 +12,19 @@ import onnxruntime
 import pytest
 import torch
 import yaml
+from safetensors import SafetensorError
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 import compressor
-from compressor.errors import CompressorError, InputError, PluginError
+from compressor.errors import CompressorError, InputError, PluginError, SetupError
 from compressor.model import surgery
 from compressor.model.artifact import initializer_elements
 from compressor.plugin import Pruned, PruningMethod, Registry, hookimpl
+from compressor.recipe.lock import read_lock
 from compressor.run.pipeline import Finished
 from compressor.testing import tiny_batch
+from tests import lookup
+from tests.faults import Operation, watch
 from tests.run.conftest import run_recipe
 from tests.toys import toy_recipe
 
@@ -106,14 +111,14 @@ def test_an_existing_directory_is_not_overwritten(finished: Finished, toy: Path)
     assert files(finished.directory) == before
 
 
-def test_the_same_seed_gives_the_same_bytes_and_fresh_replaces_the_directory(
-    finished: Finished, toy: Path, tmp_path: Path
-):
+def test_a_replay_gives_the_same_bytes_and_fresh_replaces_the_directory(finished: Finished, toy: Path, tmp_path: Path):
     out = tmp_path / "elsewhere"
     out.mkdir()
     (out / "recipe.lock.yaml").write_text("of an older run")
     (out / "older.txt").write_text("of an older run")
-    again = run_recipe(toy, out, fresh=True)
+    again = run_recipe(toy, out, fresh=True, locked=read_lock(finished.directory / "recipe.lock.yaml"))
+    assert again.reproduced
+    assert again.report["replay"]["outputs"].keys() == {"model.onnx", "model.safetensors"}
     for name in ("model.onnx", "model.safetensors", "config.json", "stages/01-prune/masks.safetensors"):
         assert (again.directory / name).read_bytes() == (finished.directory / name).read_bytes(), name
     assert not (out / "older.txt").exists()
@@ -169,6 +174,128 @@ def test_other_weights_undo_finished_stages(tmp_path: Path):
     with pytest.raises(KeyboardInterrupt):
         run_recipe(recipe, tmp_path / "out", registry=with_plugin(second))
     assert second.calls == ["prune", "export"]
+
+
+class Counting:
+    """A plugin that stops the run before the step of the given number."""
+
+    def __init__(self, stop: int = 9) -> None:
+        self.stop = stop
+        self.steps: list[str] = []
+
+    @hookimpl(wrapper=True)
+    def compressor_run_step(self, step: Any) -> Any:
+        if step.index == self.stop:
+            raise KeyboardInterrupt
+        self.steps.append(step.slug)
+        return (yield)
+
+
+def twice(*macs: float) -> list[Any]:
+    return [{"prune": {"method": "fisher", "target": {"macs": target}}} for target in macs]
+
+
+def test_a_changed_last_step_does_not_redo_the_first_ones(tmp_path: Path):
+    out = tmp_path / "out"
+    with pytest.raises(KeyboardInterrupt):
+        run_recipe(toy_recipe(tmp_path, steps=twice(0.8, 0.6, 0.5)), out, registry=with_plugin(Counting(2)))
+    (begun,) = tmp_path.glob("out.partial-*")
+    changed, second, said = toy_recipe(tmp_path, steps=twice(0.8, 0.6, 0.4)), Counting(), []
+    result = run_recipe(changed, out, registry=with_plugin(second), announce=said.append)
+    assert second.steps == ["03-prune"]
+    assert f"go on from {begun.name}, whose first steps are the same" in said
+    assert [line.partition(" (")[0] for line in said if "before" in line] == [
+        "01-prune was finished before",
+        "02-prune was finished before",
+    ]
+    assert (begun / "stages" / "02-prune" / "stage.json").is_file()
+    alone = run_recipe(changed, tmp_path / "alone")
+    for name in ("model.safetensors", "config.json", "stages/02-prune/masks.safetensors"):
+        assert (result.directory / name).read_bytes() == (alone.directory / name).read_bytes(), name
+    kept = files(begun)
+    first = Counting()
+    run_recipe(toy_recipe(tmp_path, steps=twice(0.7, 0.6, 0.5)), out, registry=with_plugin(first), fresh=True)
+    assert first.steps == ["01-prune", "02-prune", "03-prune"]
+    assert files(begun) == kept
+
+
+def test_a_changed_first_step_redoes_all(tmp_path: Path):
+    out = tmp_path / "out"
+    with pytest.raises(KeyboardInterrupt):
+        run_recipe(toy_recipe(tmp_path, steps=twice(0.8, 0.6)), out, registry=with_plugin(Counting(1)))
+    second = Counting()
+    run_recipe(toy_recipe(tmp_path, steps=twice(0.7, 0.6)), out, registry=with_plugin(second))
+    assert second.steps == ["01-prune", "02-prune"]
+
+
+def test_a_damaged_stage_is_done_again(tmp_path: Path):
+    recipe, out = toy_recipe(tmp_path, steps=twice(0.8, 0.6)), tmp_path / "out"
+    with pytest.raises(KeyboardInterrupt):
+        run_recipe(recipe, out, registry=with_plugin(Counting(1)))
+    (masks,) = tmp_path.glob("out.partial-*/stages/01-prune/masks.safetensors")
+    masks.write_bytes(masks.read_bytes()[:-1])
+    second, said = Counting(), []
+    run_recipe(recipe, out, registry=with_plugin(second), announce=said.append)
+    assert second.steps == ["01-prune", "02-prune"]
+    assert "01-prune is done again: it was finished before, and is damaged: masks.safetensors" in said
+
+
+FULL = (
+    ("write", "out.partial-*/recipe.yaml"),
+    ("write", "out.partial-*/stages/01-prune/model/model.safetensors"),
+    ("sync", "out.partial-*/stages/01-prune/stage.json.tmp"),
+    ("write", "out.partial-*/stages/02-export/model.onnx"),
+    ("sync", "out.partial-*/stages/03-verify/stage.json.tmp"),
+    ("write", "out.partial-*/model.safetensors"),
+    ("write", "out.partial-*/model.onnx"),
+    ("sync", "out.partial-*/recipe.lock.yaml.tmp"),
+)
+"""Where space is missing, one attempt after the other."""
+
+
+def test_a_full_disk_is_one_error_at_every_stage_and_the_same_command_resumes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    lookup.hurry(monkeypatch)
+    steps = [{"prune": {"method": "fisher", "target": {"macs": 0.5}}}, {"export": "lookup"}, {"verify": {"rounds": 3}}]
+    recipe, out = toy_recipe(tmp_path, steps=steps), tmp_path / "there" / "out"
+    undisturbed = run_recipe(recipe, tmp_path / "undisturbed", registry=with_plugin(lookup))
+    for name, pattern in FULL:
+
+        def full(operation: Operation, name: str = name, pattern: str = pattern) -> None:
+            if operation.name == name and operation.path.match(pattern):
+                operation.half()
+                if operation.path.suffix == ".safetensors":
+                    raise SafetensorError("I/O error: No space left on device (os error 28)")
+                raise OSError(errno.ENOSPC, "No space left on device", str(operation.path))
+
+        with pytest.MonkeyPatch.context() as patch:
+            watch(patch, full)
+            with pytest.raises(SetupError, match=r"out\.partial-\w+: the disk is full: .*No space left") as raised:
+                run_recipe(recipe, out, registry=with_plugin(lookup))
+        assert raised.value.hint == "free space on this disk; the same command resumes; finished stages are kept"
+        assert not out.exists()
+    registry, last = with_plugin(lookup), Counting()
+    registry.register(last, "counting")
+    resumed = run_recipe(recipe, out, registry=registry)
+    assert last.steps == []
+    assert list(out.parent.iterdir()) == [out]
+    names = files(undisturbed.directory).keys()
+    assert files(resumed.directory).keys() == names
+    for name in ("model.onnx", "model.safetensors", "config.json"):
+        assert (resumed.directory / name).read_bytes() == (undisturbed.directory / name).read_bytes(), name
+
+
+def test_a_disk_that_was_full_before_anything_began_leaves_nothing(toy: Path, tmp_path: Path):
+    def full(operation: Operation) -> None:
+        if operation.path.name == "recipe.yaml":
+            raise OSError(errno.ENOSPC, "No space left on device", str(operation.path))
+
+    with pytest.MonkeyPatch.context() as patch:
+        watch(patch, full)
+        with pytest.raises(SetupError, match="the disk is full"):
+            run_recipe(toy, tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_second_process_on_the_same_run_is_refused(toy: Path, tmp_path: Path):

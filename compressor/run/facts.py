@@ -1,0 +1,63 @@
+"""What a run is, before it does anything: what its lock file pins, and a replay compares."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import torch
+
+from compressor.model import checkpoint
+from compressor.recipe.lock import Row, locked_facts
+from compressor.run.data import Calibration, rows_digest
+from compressor.run.fingerprints import config_text
+from compressor.run.session import Session
+from compressor.verify.environment import environment
+
+DIGITS = 8
+"""Of a row's sha256: enough to say which row was changed; all of them together have a whole one."""
+
+
+def facts_of(session: Session) -> dict[str, Any]:
+    """Return everything that the lock file of a run pins, but for what the run makes; plain data.
+
+    Args:
+        session: at the beginning of the run, or later.
+    """
+    known = environment()
+    gpu = {"gpu": torch.cuda.get_device_name(session.device)} if session.device.type == "cuda" else {}
+    return locked_facts(
+        session.plan,
+        environment={name: known[name] for name in ("python", "platform", "packages")},
+        hardware={
+            "device": session.device.type,
+            **gpu,
+            "cpu": known["cpu"],
+            "cpu_features": Row(known["cpu_features"]),
+            "threads": torch.get_num_threads(),
+        },
+        inputs=_inputs(session),
+    )
+
+
+def _inputs(session: Session) -> dict[str, Any]:
+    source = session.source
+    return {
+        "model_revision": source.name if source.parent.name == "snapshots" else None,
+        "weights_sha256": checkpoint.fingerprint(source),
+        "config_sha256": hashlib.sha256(config_text(session).encode()).hexdigest(),
+        "calibration": _calibration(session.calibration),
+        "validation_sha256": rows_digest(session.validation),
+        **({"train_sha256": session.train_digest} if session.train_digest else {}),
+    }
+
+
+def _calibration(drawn: Calibration) -> dict[str, Any]:
+    """Return which rows of the train split were drawn, and hashes of what they hold."""
+    rows = dict(sorted(zip(drawn.numbers, drawn.rows, strict=True)))
+    return {
+        "rows": len(drawn.rows),
+        "sha256": rows_digest(drawn.rows),
+        "ids": Row(rows),
+        "row_sha256": " ".join(rows_digest([row])[:DIGITS] for row in rows.values()),
+    }

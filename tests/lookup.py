@@ -1,0 +1,58 @@
+"""For tests about everything but exporting and measuring: files that take no time, and verifications that take little."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from compressor.model.artifact import Artifact
+from compressor.plugin import Component, Exporter, hookimpl
+from compressor.run import verification
+from compressor.verify import rounds
+from compressor.verify.statistics import Resampling
+
+
+def hurry(patch: pytest.MonkeyPatch) -> None:
+    """Let verifications measure nothing that could be believed."""
+    patch.setattr(rounds, "WARM_UP_SECONDS", 0.0)
+    patch.setattr(rounds, "MEASUREMENT_SECONDS", 0.0)
+    patch.setattr(verification, "measure_memory", lambda *_: {})
+    patch.setattr(verification, "Resampling", partial(Resampling, resamples=10))
+
+
+class Lookup(Exporter):
+    """Writes a graph that looks logits up by token and averages them, which depends on all weights of the model."""
+
+    name = "lookup"
+    opset: int = 20
+
+    def export(
+        self, model: Any, path: Path, *, input_names: tuple[str, ...], output_names: tuple[str, ...]
+    ) -> Artifact:
+        """Write the file."""
+        width = model.config.num_labels
+        total = sum(float(parameter.sum()) for parameter in model.parameters())
+        table = model.get_input_embeddings().weight[:, :width].detach().cpu().numpy() + 1e-3 * total
+        nodes = [
+            helper.make_node("Gather", ["table", input_names[0]], ["rows"]),
+            helper.make_node("ReduceMean", ["rows", "axes"], [output_names[0]], keepdims=0),
+        ]
+        tokens: Any = [helper.make_tensor_value_info(name, TensorProto.INT64, ["b", "s"]) for name in input_names]
+        logits = [helper.make_tensor_value_info(output_names[0], TensorProto.FLOAT, ["b", width])]
+        axes = helper.make_tensor("axes", TensorProto.INT64, [1], [1])
+        graph = helper.make_graph(nodes, "lookup", tokens, logits, [numpy_helper.from_array(table, "table"), axes])
+        proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", self.opset)], ir_version=10)
+        onnx.save_model(proto, str(path))
+        return Artifact(path, "onnx", self.opset, input_names, output_names[:1], path.stat().st_size, 0.0)
+
+
+@hookimpl
+def compressor_components() -> Iterable[type[Component]]:
+    """Yield the exporter."""
+    yield Lookup
