@@ -14,7 +14,7 @@ import pytest
 from tests.test_house import ROOT
 from tests.toys import toy_recipe
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 STEPS = [
     {"prune": {"method": "fisher", "target": {"macs": 0.5}}},
     {"train": {"max_steps": 3, "batch_size": 8, "checkpoint_every": 1}},
