@@ -1,7 +1,7 @@
 """Files that stand beside a model's weights and are copied as they are. Importing this module does not import torch.
 
-A tokenizer that transformers 5 saves again may name a class that 4.57 refuses, so its files are copied. A sentence
-encoder's directory says which pooling belongs to it: sentence-transformers reads that from ``modules.json``.
+A tokenizer that transformers 5 saves again may name a class that 4.57 refuses, so its files are copied, and that one
+name is replaced. A sentence encoder's directory says which pooling belongs to it, in ``modules.json``.
 """
 
 from __future__ import annotations
@@ -30,6 +30,8 @@ TOKENIZER_FILES = (
     "added_tokens.json",
     "merges.txt",
 )
+NEWER_CLASS, ANY_CLASS = "TokenizersBackend", "PreTrainedTokenizerFast"
+"""What transformers 5 calls a tokenizer that is its ``tokenizer.json`` alone, and what every version calls it."""
 MODULES = "modules.json"
 SENTENCE_FILES = (MODULES, "config_sentence_transformers.json", "sentence_bert_config.json")
 COPIED = (".json", ".safetensors")
@@ -49,6 +51,10 @@ def copy_companions(source: Path, directory: Path) -> None:
     for name in (*TOKENIZER_FILES, *SENTENCE_FILES):
         if (source / name).is_file():
             shutil.copyfile(source / name, directory / name)
+    config = directory / "tokenizer_config.json"
+    if (source / config.name).is_file():
+        text = config.read_text(encoding="utf-8")
+        config.write_text(text.replace(f'"{NEWER_CLASS}"', f'"{ANY_CLASS}"'), encoding="utf-8")
     for module in _modules(source):
         for path in sorted((source / module).glob("*")):
             if path.suffix in COPIED:

@@ -29,6 +29,15 @@ def test_a_sentence_encoder_keeps_its_pooling_and_no_pickle(tmp_path: Path):
     assert (out / "modules.json").read_bytes() == (source / "modules.json").read_bytes()
 
 
+def test_a_tokenizer_of_transformers_5_gets_the_name_that_every_version_knows(tmp_path: Path):
+    (tmp_path / "source").mkdir()
+    told = '{"tokenizer_class": "TokenizersBackend", "model_max_length": 512}'
+    (tmp_path / "source" / "tokenizer_config.json").write_text(told)
+    copy_companions(tmp_path / "source", tmp_path)
+    expected = told.replace("TokenizersBackend", "PreTrainedTokenizerFast")
+    assert (tmp_path / "tokenizer_config.json").read_text() == expected
+
+
 @pytest.mark.parametrize(
     ("modules", "message"),
     [
