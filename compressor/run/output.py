@@ -7,22 +7,24 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from compressor.model import checkpoint
+from compressor.model import checkpoint, shapes
 from compressor.model.artifact import Artifact
 from compressor.model.files import write_text
 from compressor.recipe.lock import lock_text
 from compressor.recipe.options import Verification
 from compressor.recipe.plan import Plan
 from compressor.run.data import rows_digest
+from compressor.run.documents import REPORT, write_documents
 from compressor.run.session import Session, latest
 from compressor.verify.environment import environment
-from compressor.verify.report import SCHEMA_VERSION, model_card, write_report
+from compressor.verify.report import SCHEMA_VERSION, write_report
+
+__all__ = ["REPORT", "build_report", "drop_duplicates", "keep_recipe", "served", "write_output"]
 
 MODEL = "model.onnx"
 DENSE = "dense.onnx"
 RECIPE = "recipe.yaml"
 LOCK = "recipe.lock.yaml"
-REPORT = "report.json"
 ORT_CONFIG = "ort_config.json"
 CHECKS = ("quality", "variants", "latency", "serve", "gates")
 """Parts of a report that the step verify makes."""
@@ -56,6 +58,7 @@ def build_report(session: Session) -> dict[str, Any]:
             "calibration_mean_length": session.calibration.mean_length,
         },
         **_sparsity(session),
+        "layers": _layers(session),
         "model": {name: size for name, size in sizes.items() if size is not None},
         **{name: checks[name] for name in CHECKS if name in checks},
         "passed": checks.get("passed", True),
@@ -73,6 +76,18 @@ def _sparsity(session: Session) -> dict[str, Any]:
     return {"sparsity": {"masks": masked, **({"files": files} if files else {})}} if masked else {}
 
 
+def _layers(session: Session) -> list[dict[str, Any]]:
+    """Return what is left of each layer of the model that the run started from, under its number in the dense model."""
+    groups, masks = session.family.groups(session.teacher), session.masks.keep
+    ids = shapes.layer_ids(session.teacher.config, groups)
+    left = shapes.layer_ids(session.model.config, session.groups)
+    found: dict[int, dict[str, Any]] = {}
+    for group in groups:
+        layer = found.setdefault(ids[group.index], {"layer": ids[group.index]})
+        layer[group.kind] = {"kept": int(masks[group.name].sum()), "of": group.units}
+    return [{**found[layer], "dropped": layer not in left} for layer in ids]
+
+
 def write_output(session: Session, report: dict[str, Any]) -> None:
     """Write the root of the run directory; what is in it already, a killed run left there, is replaced."""
     root = session.run_dir
@@ -83,7 +98,7 @@ def write_output(session: Session, report: dict[str, Any]) -> None:
         write_text(root / ORT_CONFIG, json.dumps(report["serve"], indent=2) + "\n")
     lock = lock_text(session.plan, environment=report["environment"], inputs=report["inputs"])
     write_text(root / LOCK, lock)
-    write_text(root / "README.md", model_card(report))
+    write_documents(report, root)
     write_report(report, root / REPORT)
 
 
