@@ -27,6 +27,10 @@ VERBS = {
         "compressor.cli.finished:report",
         "Write report.html and README.md of a finished run or sweep again, from its JSON, and print the tables.",
     ),
+    "export": (
+        "compressor.cli.finished:export",
+        "Write the files with which a server serves a finished run: a model repository of Triton.",
+    ),
     "inspect": ("compressor.cli.run:inspect", "Show what a checkpoint, a run directory or an ONNX file holds."),
     "profile": (
         "compressor.cli.run:profile",

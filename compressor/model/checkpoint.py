@@ -29,6 +29,7 @@ from transformers.utils import logging as chatter
 
 from compressor.errors import CompressorError, InputError
 from compressor.model import shapes, surgery
+from compressor.model.files import TOKENIZER_FILES
 from compressor.model.source import checkpoint_config, checkpoint_directory, local_directory, weight_files
 
 if TYPE_CHECKING:
@@ -36,23 +37,6 @@ if TYPE_CHECKING:
 
 __all__ = ["fingerprint", "load", "load_pretrained", "local_directory", "save"]
 
-VOCABULARIES = (
-    "tokenizer.json",
-    "vocab.txt",
-    "vocab.json",
-    "sentencepiece.bpe.model",
-    "spiece.model",
-    "spm.model",
-    "tokenizer.model",
-)
-"""Files of which every tokenizer has one."""
-TOKENIZER_FILES = (
-    *VOCABULARIES,
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "merges.txt",
-)
 HEADS: Mapping[str, Any] = {
     "sequence-classification": MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
     "question-answering": MODEL_FOR_QUESTION_ANSWERING_MAPPING,

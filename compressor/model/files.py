@@ -1,9 +1,27 @@
-"""Writing files so that a killed process leaves none by halves."""
+"""Names of files, and writing them so that a killed process leaves none by halves."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
+
+VOCABULARIES = (
+    "tokenizer.json",
+    "vocab.txt",
+    "vocab.json",
+    "sentencepiece.bpe.model",
+    "spiece.model",
+    "spm.model",
+    "tokenizer.model",
+)
+"""Files of which every tokenizer has one."""
+TOKENIZER_FILES = (
+    *VOCABULARIES,
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "merges.txt",
+)
 
 
 def write_text(path: Path, text: str) -> None:

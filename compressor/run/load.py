@@ -13,7 +13,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from compressor.errors import InputError, PluginError, SetupError
 from compressor.model import checkpoint, local_directory, max_positions
-from compressor.model.checkpoint import VOCABULARIES
+from compressor.model.files import VOCABULARIES
 from compressor.model.source import UnknownModelTypeError
 from compressor.plugin.components import ModelFamily, Split, Task
 from compressor.plugin.registry import Registry
