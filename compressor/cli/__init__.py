@@ -23,6 +23,14 @@ VERBS = {
     "plan": ("compressor.cli.recipes:plan", "Show the stages of a recipe and the plugin call of each step."),
     "verify": ("compressor.cli.run:verify", "Measure a finished run again on this machine: metric, latency, gates."),
     "bench": ("compressor.cli.run:bench", "Time ONNX files or run directories against the first one, interleaved."),
+    "report": (
+        "compressor.cli.finished:report",
+        "Write report.html and README.md of a finished run or sweep again, from its JSON, and print the tables.",
+    ),
+    "export": (
+        "compressor.cli.finished:export",
+        "Write the files with which a server serves a finished run: a model repository of Triton.",
+    ),
     "inspect": ("compressor.cli.run:inspect", "Show what a checkpoint, a run directory or an ONNX file holds."),
     "profile": (
         "compressor.cli.run:profile",

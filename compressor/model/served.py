@@ -32,7 +32,7 @@ def ort_session(directory: str | Path, *, file: str | None = None, threads: int 
     place = Path(directory)
     if not place.is_dir():
         raise InputError(f"{place}: no such directory", hint="name the directory that compress apply wrote")
-    config = _config(place / ORT_CONFIG)
+    config = served_config(place)
     options = SessionOptions(
         provider=config["provider"],
         threads=threads,
@@ -41,7 +41,13 @@ def ort_session(directory: str | Path, *, file: str | None = None, threads: int 
     return open_session(place / (file or config["file"]), options)
 
 
-def _config(path: Path) -> dict[str, Any]:
+def served_config(directory: Path) -> dict[str, Any]:
+    """Return what ``ort_config.json`` of a run's directory recommends; ``model.onnx`` on the CPU where there is none.
+
+    Raises:
+        InputError: the file is damaged.
+    """
+    path = directory / ORT_CONFIG
     if not path.exists():
         return {"file": PORTABLE, "provider": "cpu", "session_config": session_config("cpu", slow_fusion=False)}
     try:

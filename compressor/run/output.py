@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from compressor.model import checkpoint
+from compressor.model import checkpoint, shapes
 from compressor.model.artifact import Artifact
 from compressor.model.files import sha256, write_text
 from compressor.recipe.lock import Lock, lock_text
@@ -15,17 +15,19 @@ from compressor.recipe.options import Verification
 from compressor.recipe.plan import Plan
 from compressor.recipe.replay import unreproduced
 from compressor.run.data import rows_digest
+from compressor.run.documents import REPORT, write_documents
 from compressor.run.facts import facts_of
 from compressor.run.session import Session, latest
 from compressor.verify.environment import environment
-from compressor.verify.report import SCHEMA_VERSION, model_card, write_report
+from compressor.verify.report import SCHEMA_VERSION, write_report
+
+__all__ = ["REPORT", "build_report", "drop_duplicates", "keep_recipe", "served", "write_output"]
 
 MODEL = "model.onnx"
 WEIGHTS = "model.safetensors"
 DENSE = "dense.onnx"
 RECIPE = "recipe.yaml"
 LOCK = "recipe.lock.yaml"
-REPORT = "report.json"
 ORT_CONFIG = "ort_config.json"
 CHECKS = ("quality", "variants", "latency", "serve", "gates")
 """Parts of a report that the step verify makes."""
@@ -59,6 +61,7 @@ def build_report(session: Session) -> dict[str, Any]:
             "calibration_mean_length": session.calibration.mean_length,
         },
         **_sparsity(session),
+        "layers": _layers(session),
         "model": {name: size for name, size in sizes.items() if size is not None},
         **{name: checks[name] for name in CHECKS if name in checks},
         "passed": checks.get("passed", True),
@@ -74,6 +77,18 @@ def _sparsity(session: Session) -> dict[str, Any]:
     """Return what masks of weights remove, of three denominators, and the zeros that the files have."""
     masked, files = latest(session, "sparsity"), latest(session, "file_sparsity")
     return {"sparsity": {"masks": masked, **({"files": files} if files else {})}} if masked else {}
+
+
+def _layers(session: Session) -> list[dict[str, Any]]:
+    """Return what is left of each layer of the model that the run started from, under its number in the dense model."""
+    groups, masks = session.family.groups(session.teacher), session.masks.keep
+    ids = shapes.layer_ids(session.teacher.config, groups)
+    left = shapes.layer_ids(session.model.config, session.groups)
+    found: dict[int, dict[str, Any]] = {}
+    for group in groups:
+        layer = found.setdefault(ids[group.index], {"layer": ids[group.index]})
+        layer[group.kind] = {"kept": int(masks[group.name].sum()), "of": group.units}
+    return [{**found[layer], "dropped": layer not in left} for layer in ids]
 
 
 def write_output(session: Session, report: dict[str, Any], locked: Lock | None = None) -> dict[str, Any]:
@@ -98,7 +113,7 @@ def write_output(session: Session, report: dict[str, Any], locked: Lock | None =
         changed = {one.what: {"locked": one.locked, "present": one.present} for one in unreproduced(locked, outputs)}
         report = {**report, "replay": {"reproduced": not changed, "outputs": outputs, "changed": changed}}
     write_text(root / LOCK, lock_text(facts_of(session), outputs=outputs))
-    write_text(root / "README.md", model_card(report))
+    write_documents(report, root)
     write_report(report, root / REPORT)
     return report
 

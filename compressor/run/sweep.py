@@ -11,25 +11,23 @@ from typing import Any, cast
 import torch
 
 from compressor.errors import CompressorError, SetupError
-from compressor.model.files import write_text
 from compressor.plugin.components import PruningMethod
 from compressor.processes import Processes
 from compressor.recipe.sweep import Point, SweepPlan
 from compressor.run.calls import plugin_call
+from compressor.run.documents import REPORT, SWEEP, write_documents
 from compressor.run.fingerprints import stage_fingerprints
 from compressor.run.journal import Journal
 from compressor.run.kept import FILE, Kept
 from compressor.run.load import open_session
-from compressor.run.output import REPORT
 from compressor.run.pipeline import Conditions, Finished, open_announced, run
 from compressor.run.preflight import check_runtime
 from compressor.run.pruning import checked_pruned
 from compressor.run.session import Session
 from compressor.run.workplace import Workplace, log_file
 from compressor.verify.pareto import family
-from compressor.verify.report import SCHEMA_VERSION, sweep_card, write_report
+from compressor.verify.report import SCHEMA_VERSION, write_report
 
-SWEEP = "sweep.json"
 SHARED = "shared"
 """Where the prunings of all points wait while the points run."""
 
@@ -74,7 +72,7 @@ def run_sweep(plan: SweepPlan, out: Path, conditions: Conditions, *, fresh: bool
         sweep = _Sweep(plan, work, conditions)
         report = sweep.run()
         write_report(report, work / SWEEP)
-        write_text(work / "README.md", sweep_card(report))
+        write_documents(report, work)
         shutil.rmtree(work / SHARED, ignore_errors=True)
     return Finished(place.out, report)
 

@@ -10,7 +10,7 @@ from compressor.verify.section import Section, amount
 
 def inspection_sections(found: Mapping[str, Any]) -> Iterator[Section]:
     """Yield the tables of a checkpoint, of a run directory, or of an ONNX file (``{"onnx": ...}``)."""
-    if "layers" in found:
+    if "architecture" in found:
         macs = found["encoder_macs"]
         rows = [
             ("architecture", f"{found['architecture']} (model type {found['model_type']}, family {found['family']})"),

@@ -6,6 +6,8 @@
     recipe          name, digest, seed, model, task
     environment     cpu, cpu_features, cores, usable_cores, load_average, platform, python, packages
     inputs          model_revision, weights_sha256, validation_sha256, calibration_rows, calibration_mean_length
+    layers          a list, one of each layer of the dense model; each layer (its number there), heads and ffn_neurons
+                    {kept, of}, dropped
     model           parameters {dense, compressed}; encoder_macs {dense, compressed, sequence}; bytes {dense, compressed}
     sparsity        masks {pruned_layers, linear_and_conv, all_parameters: {removed, of, ratio}};
                     files {dense, model: {weights, elements, zeros, ratio, two_of_four}}
@@ -35,7 +37,7 @@ from typing import TYPE_CHECKING
 from compressor.verify.inspection import inspection_sections
 from compressor.verify.pareto import pareto_section, pareto_sections
 from compressor.verify.profile_tables import profile_sections
-from compressor.verify.section import Data, Section
+from compressor.verify.section import Data, Section, is_words
 from compressor.verify.tables import environment_line, sections
 
 if TYPE_CHECKING:
@@ -97,15 +99,10 @@ def _table(section: Section) -> Table:
     table = Table(box=box.SIMPLE_HEAD)
     table.show_header, table.show_edge = any(section.columns), False
     for number, column in enumerate(section.columns):
-        table.add_column(column, justify="left" if _is_words(section, number) else "right", overflow="fold")
+        table.add_column(column, justify="left" if is_words(section, number) else "right", overflow="fold")
     for row in section.rows:
         table.add_row(*(Text(cell, style=STYLES.get(cell, "")) for cell in row))
     return table
-
-
-def _is_words(section: Section, column: int) -> bool:
-    cells = [row[column] for row in section.rows if row[column]]
-    return not all(cell[0].isdigit() or cell[0] in "+-[" for cell in cells)
 
 
 def model_card(report: Data) -> str:
@@ -117,7 +114,7 @@ def _card_lines(report: Data) -> Iterator[str]:
     recipe = report["recipe"]
     yield from ("---", "library_name: onnx", "tags: [onnx, onnxruntime, pruning, compressor-onnx]", "---")
     yield from (f"# {recipe['name']}", "")
-    yield f"{_shown(recipe['model'])}, compressed with compressor-onnx for the task `{recipe['task']['name']}`."
+    yield f"{shown(recipe['model'])}, compressed with compressor-onnx for the task `{recipe['task']['name']}`."
     yield ""
     for section in sections(report):
         yield from _markdown(section)
@@ -138,7 +135,7 @@ def sweep_card(report: Data) -> str:
     lines = [
         f"# {sweep['name']}: a family over `{sweep['path']}`",
         "",
-        f"{_shown(sweep['model'])}, compressed with compressor-onnx for the task `{sweep['task']}`, once per value.",
+        f"{shown(sweep['model'])}, compressed with compressor-onnx for the task `{sweep['task']}`, once per value.",
         "",
         *_markdown(pareto_section(report)),
         "Each point has a directory of its name, as `compress apply` writes it; `sweep.json` has every figure above.",
@@ -158,7 +155,7 @@ Without compressor-onnx: any `*.onnx` file of this directory opens in `onnxrunti
 `ort_config.json` names the session options."""
 
 
-def _shown(model: str) -> str:
+def shown(model: str) -> str:
     """Return a hub id as it is and a directory by its last name: other machines do not have its path."""
     is_path = model.startswith((".", "~")) or Path(model).is_absolute() or Path(model).is_dir()
     return Path(model).name if is_path else model

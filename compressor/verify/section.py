@@ -28,6 +28,12 @@ def amount(value: float) -> str:
     return f"{value:,.0f}" if float(value).is_integer() else f"{value:,.2f}"
 
 
+def is_words(section: Section, column: int) -> bool:
+    """Tell whether a column holds words, and stands on the left, or figures."""
+    cells = [row[column] for row in section.rows if row[column]]
+    return not all(cell[0].isdigit() or cell[0] in "+-[" for cell in cells)
+
+
 def with_interval(ratio: Data) -> str:
     """Write a ratio with its interval."""
     return f"{ratio['value']:.3f} [{ratio['lower']:.3f}, {ratio['upper']:.3f}]"

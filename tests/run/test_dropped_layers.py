@@ -58,6 +58,9 @@ def test_layers_are_gone_and_the_proof_is_in_the_report(shallow: Finished):
     macs = shallow.report["model"]["encoder_macs"]
     assert macs["compressed"] / macs["dense"] == pytest.approx(2 / 3) == pytest.approx(metrics["macs_kept"])
     assert shallow.passed
+    layers = shallow.report["layers"]
+    assert [one["layer"] for one in layers if not one["dropped"]] == metrics["layers_kept"]
+    assert [one["heads"]["kept"] for one in layers if one["dropped"]] == [0]
 
 
 def test_transformers_compressor_and_onnxruntime_give_the_same(shallow: Finished):

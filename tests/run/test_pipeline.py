@@ -42,6 +42,7 @@ def test_a_finished_run_leaves_what_the_house_says(finished: Finished):
         "recipe.yaml",
         "recipe.lock.yaml",
         "report.json",
+        "report.html",
         "README.md",
         "logs/run.log",
         "stages/01-prune/stage.json",
@@ -51,6 +52,17 @@ def test_a_finished_run_leaves_what_the_house_says(finished: Finished):
         "stages/03-verify/stage.json",
     } <= set(files(finished.directory))
     assert [path.name for path in finished.directory.parent.glob("out*")] == ["out"]
+
+
+def test_the_report_says_what_is_left_of_each_layer(finished: Finished):
+    shapes = json.loads((finished.directory / "config.json").read_text())["pruned_shapes"]
+    layers = finished.report["layers"]
+    assert [one["layer"] for one in layers] == list(range(len(layers)))
+    for kind in ("heads", "ffn_neurons"):
+        assert [one[kind]["kept"] for one in layers] == shapes[kind]
+        assert sum(one[kind]["of"] for one in layers) > sum(shapes[kind])
+    assert not any(one["dropped"] for one in layers)
+    assert "What is left of each layer" in (finished.directory / "report.html").read_text()
 
 
 def test_units_are_gone_from_the_file(finished: Finished):

@@ -17,7 +17,7 @@ import onnxruntime  # noqa: F401 - before the forks
 import pytest
 
 from compressor.cli import main
-from compressor.model.checkpoint import TOKENIZER_FILES
+from compressor.model.companions import TOKENIZER_FILES
 from compressor.plugin import Registry
 from compressor.run import pipeline, steps  # noqa: F401 - before the forks
 from compressor.verify.report import render  # noqa: F401 - before the forks

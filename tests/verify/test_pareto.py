@@ -10,7 +10,7 @@ from rich.console import Console
 
 from compressor.verify.pareto import family, front, pareto_section, row
 from compressor.verify.report import render, sweep_card
-from tests.verify.test_report import latency, spread
+from tests.verify.reports import latency, spread
 
 
 def model(score: float | None, ratio: float | None) -> dict[str, Any]:

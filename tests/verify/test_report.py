@@ -10,77 +10,12 @@ from rich.console import Console
 
 from compressor.verify.environment import environment
 from compressor.verify.report import model_card, render, verdict, write_report
-
-
-def spread(value: float, half: float) -> dict[str, float]:
-    return {"value": value, "lower": value - half, "upper": value + half, "confidence": 0.95}
-
-
-def latency(model: str, ratio: float, *, slow_fusion: bool = False) -> dict[str, Any]:
-    times = {"p50": 28.8 * ratio, "p90": 30.1 * ratio, "p95": 31.9 * ratio}
-    return {
-        "model": model,
-        "batch": 1,
-        "sequence": 128,
-        "threads": 1,
-        "provider": "cpu",
-        "slow_fusion": slow_fusion,
-        "rounds": 15,
-        "wall_ms": times,
-        "cpu_ms": times,
-        "clock": "cpu",
-        "ratio": spread(ratio, 0.01 if ratio != 1 else 0.0),
-        "wall_ratio": spread(ratio, 0.02),
-        "control": spread(1.013, 0.004),
-    }
+from tests.verify.reports import latency, run_report
 
 
 @pytest.fixture
 def report() -> dict[str, Any]:
-    return {
-        "recipe": {
-            "name": "minilm-mrpc",
-            "digest": "0123abcd",
-            "seed": 0,
-            "model": "sentence-transformers/all-MiniLM-L6-v2",
-            "task": {"name": "glue", "subset": "mrpc"},
-        },
-        "environment": environment(),
-        "model": {
-            "parameters": {"dense": 22_713_986, "compressed": 18_455_040},
-            "encoder_macs": {"dense": 5.73e8, "compressed": 3.436e8, "sequence": 52.8672},
-            "bytes": {"dense": 90_900_000, "compressed": 73_800_000},
-        },
-        "quality": {
-            "rows": 408,
-            "metric": "accuracy",
-            "dense": {"accuracy": 0.7941, "f1": 0.8552},
-            "compressed": {"accuracy": 0.7819, "f1": 0.8481},
-            "difference": spread(-0.0122, 0.022),
-            "churn": 0.054,
-            "lost": 0.033,
-            "gained": 0.021,
-            "kl": 0.0213,
-        },
-        "latency": [
-            latency("dense", 1.0),
-            latency("compressed", 0.612),
-            latency("dense", 1.0, slow_fusion=True),
-            latency("compressed", 0.655, slow_fusion=True),
-        ],
-        "gates": [
-            {"name": "macs", "limit": 0.6, "value": 0.5997, "lower": None, "upper": None, "verdict": "pass"},
-            {
-                "name": "latency, batch 1, length 128, 1 thread",
-                "limit": 0.5,
-                "value": 0.612,
-                "lower": 0.6,
-                "upper": 0.624,
-                "verdict": "fail",
-            },
-        ],
-        "passed": False,
-    }
+    return run_report()
 
 
 def screen(report: dict[str, Any]) -> str:
