@@ -160,5 +160,5 @@ def _swept(row: Data) -> Point:
     ends = (score + gap["lower"] - gap["value"], score + gap["upper"] - gap["value"]) if gap else (score, score)
     colour = COLOURS.get(row["name"], "dense" if row["name"].startswith("dense") else "compressed")
     return Point(
-        row["name"], (ratio["value"], ratio["lower"], ratio["upper"]), (score, *ends), colour, not row["pareto"]
+        row["name"], (ratio["value"], ratio["lower"], ratio["upper"]), (score, *ends), colour, row["pareto"] is False
     )

@@ -133,7 +133,7 @@ def test_every_point_is_what_apply_writes(tmp_path: Path):
     alone = applied(recipe, tmp_path / "alone", f"{MACS}=0.3")
     point, expected = (files(directory) for directory in (tmp_path / "family" / "macs-0.3", alone))
     assert point.keys() == expected.keys()
-    measured = {"README.md", "report.html", "report.json", "recipe.lock.yaml", "logs/run.log"}
+    measured = {"README.md", "report.html", "report.json", "ort_config.json", "recipe.lock.yaml", "logs/run.log"}
     for name in point.keys() - measured:
         if not name.endswith("stage.json"):
             assert point[name] == expected[name], name

@@ -123,3 +123,4 @@ def test_the_front_of_a_sweep_is_connected():
     assert len(front.split()) == 2
     assert drawn.count('class="ring compressed"') == 1
     assert pareto_picture({"rows": [{**rows[0], "latency": []}]}) is None
+    assert "ring" not in str(pareto_picture({"rows": [{**row, "pareto": None} for row in rows]}))
