@@ -71,7 +71,8 @@ def _modules(source: Path) -> Iterator[str]:
         places = [str(module["path"]) for module in json.loads(path.read_text(encoding="utf-8"))]
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path} is damaged: expected a list of modules, each with a path: {error!r}") from error
-    for place in filter(None, places):
+    for place in places:
         if not (source / place).resolve().is_relative_to(source.resolve()):
             raise InputError(f"{path}: the module path '{place}' leads out of the checkpoint")
-        yield place
+        if (source / place).resolve() != source.resolve():
+            yield place

@@ -53,12 +53,14 @@ def served_config(directory: Path) -> dict[str, Any]:
     try:
         config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         sound = (
-            isinstance(config["file"], str)
+            Path(config["file"]).name == config["file"]
             and config["provider"] in PROVIDERS
             and isinstance(config["session_config"], dict)
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path} is damaged: {error!r}", hint="compress verify DIR measures again") from error
+        raise InputError(
+            f"{path} is damaged: {error!r}", hint="run the recipe again, or remove the file: model.onnx is then served"
+        ) from error
     if not sound:
         raise InputError(f"{path} is damaged: expected file, provider and session_config, got {config}")
     return config

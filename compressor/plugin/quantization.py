@@ -6,9 +6,7 @@ import abc
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
-
-from pydantic import Field
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from compressor.plugin.component import Component
 
@@ -18,26 +16,31 @@ if TYPE_CHECKING:
     from compressor.model.artifact import Artifact
 
 
+class MetricDrop(Protocol):
+    """Says what a file loses of the metric."""
+
+    def __call__(self, path: Path, *, samples: int) -> float:
+        """Return it, absolute, on so many validation examples."""
+
+
 @dataclass(frozen=True)
 class QuantizationData:
     """Rows to calibrate on, and a judge.
 
     Attributes:
         batches: gives the calibration batches anew at every call: the graph's inputs by name, each (B, T) int64, padded.
-        drop: how much of the task's metric a file loses against the file that is quantised, absolute, on validation
-            examples; less than 0 where it gains.
+        drop: how much of the task's metric a file loses against the file that is quantised, absolute, on so many
+            validation examples; less than 0 where it gains.
     """
 
     batches: Callable[[], Iterator[Mapping[str, np.ndarray]]]
-    drop: Callable[[Path], float]
+    drop: MetricDrop
 
 
 class Quantizer(Component):
     """Makes an int8 file from an exported one."""
 
     kind: ClassVar[str] = "quantizer"
-
-    samples: int = Field(default=512, ge=1, description="Validation examples that a drop of the metric is measured on.")
 
     @abc.abstractmethod
     def quantize(self, artifact: Artifact, data: QuantizationData, path: Path) -> Artifact:

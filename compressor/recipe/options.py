@@ -48,8 +48,12 @@ class Gates(BaseModel):
     model_config = FROZEN
 
     metric_drop: float | None = Field(default=None, ge=0, description="Metric lost, absolute: 0.01 is one point.")
-    latency: Positive | None = Field(default=None, description="Latency, compressed divided by dense.")
-    size: Positive | None = Field(default=None, description="Bytes of the ONNX file, compressed divided by dense.")
+    latency: Positive | None = Field(
+        default=None, description="Latency, divided by that of the best dense configuration."
+    )
+    size: Positive | None = Field(
+        default=None, description="Bytes of the ONNX file that was asked for, in int8 after quantize, divided by dense."
+    )
     macs: Positive | None = Field(default=None, description="Encoder MACs, compressed divided by dense.")
 
     def given(self) -> dict[str, float]:

@@ -16,7 +16,6 @@ from compressor.recipe.plan import Plan
 from compressor.recipe.replay import unreproduced
 from compressor.run.data import rows_digest
 from compressor.run.documents import REPORT, write_documents
-from compressor.run.facts import facts_of
 from compressor.run.session import Session, latest
 from compressor.verify.environment import environment
 from compressor.verify.report import SCHEMA_VERSION, write_report
@@ -91,12 +90,15 @@ def _layers(session: Session) -> list[dict[str, Any]]:
     return [{**found[layer], "dropped": layer not in left} for layer in ids]
 
 
-def write_output(session: Session, report: dict[str, Any], locked: Lock | None = None) -> dict[str, Any]:
+def write_output(
+    session: Session, report: dict[str, Any], facts: dict[str, Any], locked: Lock | None = None
+) -> dict[str, Any]:
     """Write the root of the run directory; what is in it already, a killed run left there, is replaced.
 
     Args:
         session: at the end of the run.
         report: as ``build_report`` gives it.
+        facts: what ``facts_of`` gave at the beginning of the run.
         locked: the lock file that is replayed.
 
     Returns:
@@ -112,7 +114,7 @@ def write_output(session: Session, report: dict[str, Any], locked: Lock | None =
     if locked is not None:
         changed = {one.what: {"locked": one.locked, "present": one.present} for one in unreproduced(locked, outputs)}
         report = {**report, "replay": {"reproduced": not changed, "outputs": outputs, "changed": changed}}
-    write_text(root / LOCK, lock_text(facts_of(session), outputs=outputs))
+    write_text(root / LOCK, lock_text(facts, outputs=outputs))
     write_documents(report, root)
     write_report(report, root / REPORT)
     return report

@@ -154,11 +154,14 @@ def _run_stages(plan: Plan, place: Workplace, conditions: Conditions) -> dict[st
     processes = Processes.of_environment()
     tell(processes, "open", str(work))
     opened = open_announced(plan, work, conditions)
+    facts = facts_of(opened)  # now: what a run trains becomes its dense model
     if conditions.locked is not None:
-        _check_replay(conditions.locked, opened, conditions)
+        _check_replay(conditions.locked, facts, work, conditions)
     journal = Journal(work, plan.steps, stage_fingerprints(opened, conditions.registry))
     session = replace(opened, given=_given(journal, conditions))
-    other = journal.take_over(place.unfinished())
+    other = (
+        None if conditions.locked else journal.take_over(place.unfinished())
+    )  # a replay decides by its lock's tables
     if other is not None:
         conditions.tell(f"go on from {other.name}, whose first steps are the same")
     for step in plan.steps:
@@ -168,17 +171,17 @@ def _run_stages(plan: Plan, place: Workplace, conditions: Conditions) -> dict[st
         tell(processes, "restore", step.index, outcome.seconds, outcome.metrics)
     tell(processes, "meet")
     meet(processes)  # the others read from this directory, which is renamed next
-    report = write_output(session, build_report(session), conditions.locked)
+    report = write_output(session, build_report(session), facts, conditions.locked)
     _tell_replay(report, conditions)
     return report
 
 
-def _check_replay(lock: Lock, session: Session, conditions: Conditions) -> None:
+def _check_replay(lock: Lock, facts: Mapping[str, Any], work: Path, conditions: Conditions) -> None:
     """Refuse what is not as it was locked; decide by the latency tables that lie beside the lock file."""
-    for note in check_locked(lock, facts_of(session)):
+    for note in check_locked(lock, facts):
         conditions.tell(f"note: not as locked, which refuses no replay: {note}")
     if (lock.path.parent / TABLES).is_dir():
-        shutil.copytree(lock.path.parent / TABLES, session.run_dir / TABLES, dirs_exist_ok=True)
+        shutil.copytree(lock.path.parent / TABLES, work / TABLES, dirs_exist_ok=True)
 
 
 def _tell_replay(report: dict[str, Any], conditions: Conditions) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,25 +16,26 @@ from compressor.model.runtime import SessionOptions, open_session
 from compressor.plugin import QuantizationData
 from compressor.run.calls import plugin_call
 from compressor.run.data import draw_examples
-from compressor.verify.evaluate import onnx_outputs
+from compressor.verify.evaluate import Rows, onnx_outputs
+from compressor.verify.inference import feeds, input_types
 
 if TYPE_CHECKING:
     from compressor.run.session import Session
 
 
-def quantization_data(session: Session, artifact: Artifact, *, samples: int) -> QuantizationData:
+def quantization_data(session: Session, artifact: Artifact) -> QuantizationData:
     """Return what a quantizer of an exported file works with.
 
     Args:
         session: has the calibration rows and the validation rows.
         artifact: the file.
-        samples: validation examples that a drop is measured on.
     """
-    judge = _Judge(session, artifact.path, samples)
+    judge = _Judge(session, artifact.path)
+    types = input_types(open_session(artifact.path))
 
     def batches() -> Iterator[dict[str, np.ndarray]]:
         for batch in session.calibration.batches(torch.device("cpu")):
-            yield {name: batch[name].numpy() for name in artifact.input_names}
+            yield feeds(types, batch)
 
     return QuantizationData(batches=batches, drop=judge.drop)
 
@@ -42,28 +43,22 @@ def quantization_data(session: Session, artifact: Artifact, *, samples: int) -> 
 class _Judge:
     """Compares files with one of them on the same rows."""
 
-    def __init__(self, session: Session, source: Path, samples: int) -> None:
-        self._session, self._source, self._samples = session, source, samples
+    def __init__(self, session: Session, source: Path) -> None:
+        self._session, self._source = session, source
+        self._expected: dict[int, np.ndarray] = {}
 
-    def drop(self, path: Path) -> float:
-        """Return how much of the metric a file loses, absolute."""
-        return self._metric(self._expected) - self._metric(self._outputs(path))
-
-    @cached_property
-    def _rows(self) -> list[dict[str, object]]:
-        return [dict(row) for row in draw_examples(self._session.validation, self._samples, seed=self._session.seed)]
-
-    @cached_property
-    def _expected(self) -> np.ndarray:
-        return self._outputs(self._source)
-
-    def _outputs(self, path: Path) -> np.ndarray:
+    def drop(self, path: Path, *, samples: int) -> float:
+        """Return how much of the metric a file loses on so many validation examples, absolute."""
         task = self._session.task
+        rows = draw_examples(self._session.validation, samples, seed=self._session.seed)
+        if samples not in self._expected:
+            self._expected[samples] = self._outputs(self._source, rows)
+        expected, found = self._expected[samples], self._outputs(path, rows)
+        with plugin_call(task, "quantisation"):
+            before, after = (task.metrics(task.rows(one, expected, rows))[task.metric] for one in (expected, found))
+        return before - after
+
+    def _outputs(self, path: Path, rows: Rows) -> np.ndarray:
         pad = partial(collate, tokenizer=self._session.tokenizer)
         session = open_session(path, SessionOptions(threads=0))
-        return onnx_outputs(session, self._rows, task_output=task.output, collate=pad)
-
-    def _metric(self, outputs: np.ndarray) -> float:
-        task = self._session.task
-        with plugin_call(task, "quantisation"):
-            return task.metrics(task.rows(outputs, self._expected, self._rows))[task.metric]
+        return onnx_outputs(session, rows, task_output=self._session.task.output, collate=pad)

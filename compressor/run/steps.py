@@ -137,7 +137,7 @@ def _quantize(step: Step, session: Session) -> dict[str, Any]:
     made = {}
     for name in ("dense", "model"):
         source = session.artifacts[name]
-        data = quantization_data(session, source, samples=quantizer.samples)
+        data = quantization_data(session, source)
         with plugin_call(quantizer, f"step {step.slug}"):
             made[f"{name}_int8"] = quantizer.quantize(source, data, stage / file_name(f"{name}_int8"))
     session.artifacts |= made

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
+from compressor.errors import CompressorError
 from compressor.model.batches import collate
 from compressor.model.runtime import SessionOptions, open_session
 from compressor.plugin.components import Task
+from compressor.progress import announced
 from compressor.recipe.options import Verification
 from compressor.run import variants
 from compressor.run.calls import plugin_call
@@ -68,7 +70,7 @@ def verify(subject: Subject, options: Verification, *, seed: int) -> dict[str, A
     asked = variants.final(subject.files)
     sizes = {name: path.stat().st_size for name, path in subject.files.items()}
     shape = Shape(options.batch[0], options.sequence[0])
-    memory = measure_memory(subject.files, shape, SessionOptions(provider=options.provider, threads=options.threads[0]))
+    memory = _memory(subject, shape, SessionOptions(provider=options.provider, threads=options.threads[0]))
     gates = check_gates(
         Limits(**options.gates.given()),
         quality=qualities[asked],
@@ -90,11 +92,24 @@ def verify(subject: Subject, options: Verification, *, seed: int) -> dict[str, A
             for name, path in subject.files.items()
         ],
         "latency": [asdict(row) for row in latency],
-        "serve": recommend(latency, _servable(subject.files), rejected=_rejected(qualities, options.gates.metric_drop)),
+        "serve": recommend(
+            latency,
+            _servable(subject.files),
+            rejected=_rejected(qualities, subject.files, limit=options.gates.metric_drop),
+        ),
         "bytes": {"dense": sizes["dense"], "compressed": sizes[asked]},
         "gates": [asdict(gate) for gate in gates],
         "passed": not failed(gates),
     }
+
+
+def _memory(subject: Subject, shape: Shape, options: SessionOptions) -> dict[str, dict[str, float]]:
+    """Return what files need in memory; what cannot be measured spoils no verification."""
+    try:
+        return measure_memory(subject.files, shape, options)
+    except CompressorError as error:
+        announced.warning("memory is not in the report: %s", error)
+        return {}
 
 
 def _plain(quality: Quality | None) -> dict[str, Any] | None:
@@ -105,14 +120,15 @@ def _servable(files: Mapping[str, Path]) -> dict[str, str]:
     return {name: path.name for name, path in files.items() if name.startswith("compressed")}
 
 
-def _rejected(qualities: Mapping[str, Quality], limit: float | None) -> dict[str, str]:
-    """Return what loses more than the gate allows, and how much."""
+def _rejected(qualities: Mapping[str, Quality], models: Iterable[str], *, limit: float | None) -> dict[str, str]:
+    """Return what loses more than the gate allows, and how much; a fused file loses what the portable one does."""
     if limit is None:
         return {}
+    judged = {name: qualities.get(name) or qualities.get(name.removesuffix(" fused")) for name in models}
     return {
         name: f"it loses {-quality.difference.value:.4f} of the {quality.metric}, the gate allows {limit:g}"
-        for name, quality in qualities.items()
-        if -quality.difference.value > limit + TIE
+        for name, quality in judged.items()
+        if quality and -quality.difference.value > limit + TIE
     }
 
 
@@ -141,9 +157,9 @@ def quality_in_torch(session: Session, model: nn.Module, examples: int | None) -
 def measure_quality(
     subject: Subject, rows: Rows, *, options: Verification, resampling: Resampling
 ) -> dict[str, Quality]:
-    """Score every file but the fused ones against the dense one, on the same validation rows: all parts of an example, or none.
+    """Score the files against the dense one, on the same validation rows: all parts of an example, or none.
 
-    Fused files were compared with torch when they were written.
+    On the CPU the fused ones are left out: there they were compared with torch when they were written.
     """
     session_options = SessionOptions(provider=options.provider, threads=0)
     outputs = {
@@ -154,7 +170,7 @@ def measure_quality(
             collate=partial(collate, tokenizer=subject.tokenizer),
         )
         for name, path in subject.files.items()
-        if not name.endswith("fused")
+        if options.provider != "cpu" or not name.endswith("fused")
     }
     with plugin_call(subject.task, "verification"):
         return {
@@ -174,7 +190,6 @@ def measure_latency(subject: Subject, options: Verification, resampling: Resampl
         protocol=Protocol(
             rounds=options.rounds,
             vocabulary=len(subject.tokenizer),
-            untuned=True,
             resampling=resampling,
             baselines=variants.BASELINES,
         ),

@@ -47,7 +47,7 @@ def _measured(path: Path, shape: Shape, options: SessionOptions) -> dict[str, fl
     request = {"path": str(path.resolve()), "shape": asdict(shape), "options": asdict(options)}
     try:
         done = subprocess.run(  # noqa: S603 - our own interpreter and module
-            [sys.executable, "-m", __name__],
+            [sys.executable, "-P", "-m", __name__],
             input=json.dumps(request),
             env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
             capture_output=True,

@@ -6,7 +6,7 @@ Tables are those of the screen (``tables.sections``), pictures are inline SVG, a
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,6 +53,18 @@ def report_page(report: Data) -> str:
     )
 
 
+WORST = {
+    "fail": "FAILED: a gate of a point failed",
+    "inconclusive": "INCONCLUSIVE: gates of points lie within the noise; none failed",
+    "pass": "PASSED: all gates of all points passed",
+}
+
+
+def _worst(rows: Sequence[Data]) -> str:
+    found = {row["verdict"] for row in rows}
+    return next((words for verdict, words in WORST.items() if verdict in found), "No gate was asked for")
+
+
 def sweep_page(report: Data) -> str:
     """Return a sweep's report as a whole HTML page."""
     sweep = report["sweep"]
@@ -62,7 +74,7 @@ def sweep_page(report: Data) -> str:
         title=f"{sweep['name']}: a family over {sweep['path']}",
         lead=f"{shown(sweep['model'])}, compressed for the task {sweep['task']}, once per value.",
         asked=[],
-        verdict="No gate failed" if report["passed"] else "FAILED: a gate of a point failed",
+        verdict=_worst(report["rows"]),
         figures=[],
         sections=[],
         drawings=[Drawing("Metric against latency", (("", drawn),), notes)] if drawn else [],

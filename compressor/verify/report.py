@@ -122,7 +122,7 @@ def _card_lines(report: Data) -> Iterator[str]:
         yield from (verdict(report), "")
     if report.get("lints"):
         yield from ("## Remarks", "", *(f"* {lint}." for lint in report["lints"]), "")
-    yield from ("## Use", "", *USE.splitlines(), "")
+    yield from ("## Use", "", *_use(report), "")
     yield from ("## Made with", "", f"Recipe digest `{recipe['digest']}`, seed {recipe['seed']}; `recipe.lock.yaml`")
     yield "in this directory pins everything, `report.json` has every figure."
     if report.get("environment"):
@@ -145,14 +145,20 @@ def sweep_card(report: Data) -> str:
     return "\n".join(lines).rstrip() + "\n"
 
 
-USE = """```python
-import compressor
-session = compressor.ort_session(".")  # the file and the session options that were fastest above (ort_config.json)
-model = compressor.load(".")           # the same model in torch
-```
-
-Without compressor-onnx: any `*.onnx` file of this directory opens in `onnxruntime.InferenceSession`, at any batch and length;
-`ort_config.json` names the session options."""
+def _use(report: Data) -> Iterator[str]:
+    exported = any(step["slug"].endswith("export") for step in report.get("steps") or ())
+    yield from ("```python", "import compressor")
+    if report.get("serve"):
+        yield 'session = compressor.ort_session(".")  # the file and the session options that ort_config.json recommends'
+    elif exported:
+        yield 'session = compressor.ort_session(".")  # model.onnx in onnxruntime; nothing was measured'
+    yield from ('model = compressor.load(".")  # the float32 model in torch', "```")
+    if exported:
+        yield from (
+            "",
+            "Without compressor-onnx: any `*.onnx` file here opens in `onnxruntime.InferenceSession`, at any batch and",
+        )
+        yield f"length{'; `ort_config.json` names the session options' * bool(report.get('serve'))}."
 
 
 def shown(model: str) -> str:

@@ -122,6 +122,7 @@ def interleave(
         for shape in shapes:
             ids = generator.integers(0, protocol.vocabulary, (shape.batch, shape.sequence))
             times[shape] += _take_turns(sessions, ids, len(part), generator)
+        sessions.clear()  # before the next load: two of them would take twice the memory
     return {shape: Timings(turns, loads) for shape, turns in times.items()}
 
 

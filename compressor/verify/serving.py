@@ -36,13 +36,22 @@ def recommend(rows: Sequence[LatencyRow], files: Mapping[str, str], *, rejected:
         Plain data: ``model``, ``file``, ``provider``, ``session_config`` (entries for onnxruntime's session options) and
         ``why`` (sentences).
     """
-    good = [model for model in files if model not in rejected] or list(files)
-    chosen = fastest(rows, good)
+    good = [model for model in files if model not in rejected]
+    chosen = fastest(rows, good or list(files))
     if chosen is None:
         raise ValueError(f"none of {', '.join(files.values())} was measured")
     model, slow_fusion = chosen
-    why = [f"{files[model]} had the lowest median latency of {_listed([files[one] for one in good])}"]
-    why += [f"{files[one]} is not served: {reason}" for one, reason in rejected.items() if one in files]
+    shapes = len({(row.batch, row.sequence, row.threads) for row in rows})
+    mean = f" (geometric mean over {shapes} inputs and thread counts)" if shapes > 1 else ""
+    why = [f"{files[model]} had the lowest median latency{mean} of {_listed([files[one] for one in good or files])}"]
+    lost = {one: reason for one, reason in rejected.items() if one in files}
+    if good:
+        why += [f"{files[one]} is not served: {reason}" for one, reason in lost.items()]
+    else:
+        why += [
+            "no file is within the gate on the metric",
+            *(f"{files[one]}: {reason}" for one, reason in lost.items()),
+        ]
     why += _fusion_note(rows, model)
     provider = rows[0].provider
     config = session_config(provider, slow_fusion=slow_fusion)

@@ -14,6 +14,8 @@ from markupsafe import Markup, escape
 CHARACTER = 6.4
 """Width of a character of a label, in units of the picture: a little more than the mean of a sans-serif at 12."""
 LINE = 14.0
+FLAT = 1e-6
+"""Values that differ by less than this part of themselves are drawn as one: ticks between them would need too many digits."""
 STEPS = (1.0, 2.0, 2.5, 5.0, 10.0)
 
 
@@ -85,7 +87,8 @@ class Scale:
     def over(cls, values: Sequence[float], start: float, end: float) -> Scale:
         """Return a scale that shows all of the values with some space around them, also where they are all one."""
         low, high = min(values), max(values)
-        margin = 0.08 * (high - low) or 0.05 * abs(high) or 1.0
+        flat = high - low < FLAT * max(abs(low), abs(high))
+        margin = (0.05 * abs(high) if flat else 0.08 * (high - low)) or 1.0
         return cls(low - margin, high + margin, start, end)
 
     def __call__(self, value: float) -> float:

@@ -20,7 +20,9 @@ def encoder(place: Path, modules: object) -> Path:
 
 
 def test_a_sentence_encoder_keeps_its_pooling_and_no_pickle(tmp_path: Path):
-    source = encoder(tmp_path / "source", [{"path": ""}, {"path": "1_Pooling"}, {"path": "2_Normalize"}])
+    source = encoder(
+        tmp_path / "source", [{"path": ""}, {"path": "."}, {"path": "1_Pooling"}, {"path": "1_Pooling/.."}]
+    )
     out = tmp_path / "out"
     out.mkdir()
     copy_companions(source, out)

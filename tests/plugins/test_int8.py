@@ -12,7 +12,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from compressor.errors import InputError
+from compressor.errors import CompressorError, InputError
 from compressor.model.artifact import Artifact
 from compressor.model.runtime import open_session
 from compressor.model.surgery import shrink
@@ -35,7 +35,7 @@ def batches() -> Iterator[Mapping[str, np.ndarray]]:
         yield {name: batch[name].numpy() for name in INPUTS}
 
 
-DATA = QuantizationData(batches=batches, drop=lambda _: 0.0)
+DATA = QuantizationData(batches=batches, drop=lambda *_, **__: 0.0)
 
 
 def exported(model_type: str, place: Path) -> Artifact:
@@ -140,11 +140,12 @@ def test_layers_stay_float32_until_the_drop_is_small_enough(artifact: Artifact, 
     layers = layers_of(artifact.path)
     asked: list[int] = []
 
-    def drop(path: Path) -> float:
+    def drop(path: Path, *, samples: int) -> float:
+        assert samples == 7
         asked.append(sum(node.op_type == "MatMulInteger" for node in onnx.load(str(path)).graph.node))
         return 0.01 * (asked[-1] - 10)
 
-    made = Int8Dynamic(max_drop=0.0).quantize(artifact, replace(DATA, drop=drop), tmp_path / "q.onnx")
+    made = Int8Dynamic(max_drop=0.0, samples=7).quantize(artifact, replace(DATA, drop=drop), tmp_path / "q.onnx")
     assert asked == list(range(len(layers), 9, -1))
     assert made.details["quantized"] == 10
     assert made.details["drops"] == pytest.approx([0.01 * (count - 10) for count in asked])
@@ -171,6 +172,18 @@ def test_the_cheapest_exclusion_comes_first(tmp_path: Path):
     assert keep_within(search, 10.0).excluded == ("b",)
     found = keep_within(search, 0.0)
     assert (found.excluded, found.drops) == (("b", "a", "c"), (11.0, 7.0, 1.0, 0.0))
+
+
+def test_a_drop_that_no_layer_causes_is_an_error(tmp_path: Path):
+    """Embedding tables stay quantised whatever is excluded."""
+    search = Search([Layer("a", "w", 3)], lambda _: tmp_path, lambda _: 1.0, lambda _: 0.02)
+    with pytest.raises(CompressorError, match=r"with every layer in float32 the metric still drops by 0\.02"):
+        keep_within(search, 0.01)
+
+
+def test_samples_without_max_drop_are_refused():
+    with pytest.raises(ValueError, match="expected samples with max_drop"):
+        Int8Dynamic(samples=64)
 
 
 def test_a_fused_file_is_refused(artifact: Artifact, tmp_path: Path):

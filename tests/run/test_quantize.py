@@ -18,8 +18,11 @@ from compressor.cli import main
 from compressor.errors import InputError, RecipeError
 from compressor.model.runtime import SessionOptions, open_session
 from compressor.recipe.options import Verification
+from compressor.run import verification
 from compressor.run.again import bench_files, verify_again
 from compressor.run.pipeline import Finished
+from compressor.verify.evaluate import Quality
+from compressor.verify.statistics import Interval
 from compressor_plugins.quantizers import _int8, _onnxruntime
 from tests.run.conftest import run_recipe
 from tests.toys import toy_recipe
@@ -143,6 +146,15 @@ def test_a_planted_loss_of_accuracy_fails_its_gate_with_exit_code_1(tmp_path: Pa
     assert report["serve"]["file"] != "model_int8.onnx"
     assert "model_int8.onnx is not served: it loses" in " ".join(report["serve"]["why"])
     assert (tmp_path / "out" / "model_int8.onnx").is_file()  # written, marked as failed
+
+
+def test_a_fused_file_is_not_served_where_the_portable_one_loses_too_much():
+    quality = Quality(9, "accuracy", {"accuracy": 0.9}, {"accuracy": 0.8}, Interval(-0.1, -0.2, 0.0, 0.95))
+    models = ("dense", "dense fused", "compressed", "compressed fused", "compressed int8")
+    found = verification._rejected({"compressed": quality}, models, limit=0.05)
+    assert sorted(found) == ["compressed", "compressed fused"]
+    assert verification._rejected({"compressed": quality}, models, limit=0.1) == {}
+    assert verification._rejected({"compressed": quality}, models, limit=None) == {}
 
 
 def answers_of_dense(place: Path) -> None:

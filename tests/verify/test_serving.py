@@ -46,8 +46,17 @@ def test_a_file_that_loses_too_much_is_not_served():
     ]
 
 
-def test_where_all_lose_too_much_the_fastest_is_named_all_the_same():
-    assert recommend(ROWS, FILES, rejected=dict.fromkeys(FILES, "bad"))["file"] == "model_int8.onnx"
+def test_where_all_lose_too_much_the_fastest_is_named_and_that_is_said():
+    found = recommend(ROWS, FILES, rejected=dict.fromkeys(FILES, "it loses 0.03"))
+    assert found["file"] == "model_int8.onnx"
+    assert "no file is within the gate on the metric" in found["why"]
+    assert not any("not served" in reason for reason in found["why"])
+
+
+def test_several_shapes_are_told():
+    rows = [*ROWS, row("compressed", 1.0, sequence=32)]
+    found = recommend(rows, FILES, rejected={})
+    assert "lowest median latency (geometric mean over 2 inputs and thread counts) of" in found["why"][0]
 
 
 def test_shapes_count_by_ratio_not_by_milliseconds():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +29,7 @@ def quantized(artifact: Artifact, data: QuantizationData, path: Path, recipe: Re
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as place:
         work = _Work(artifact.path, layers, data, recipe, Path(place))
-        search = Search(layers, work.write, work.error, data.drop)
+        search = Search(layers, work.write, work.error, partial(data.drop, samples=recipe.samples))
         found = search.all() if recipe.max_drop is None else keep_within(search, recipe.max_drop)
         details = {
             "layers": len(layers),
@@ -73,8 +74,16 @@ class _Work:
         return float(np.mean([np.square(one - other).mean() for one, other in self._pairs(path)]))
 
     def _pairs(self, path: Path) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        batch = next(iter(self.data.batches()))
-        found, expected = (open_session(file).run(None, dict(batch)) for file in (path, self.source))
+        found = open_session(path).run(None, self._batch)
         if not all(np.isfinite(output).all() for output in found):
             raise CompressorError(f"{self.source.name}, quantised, gives outputs that are not finite")
-        return zip(found, expected, strict=True)
+        return zip(found, self._expected, strict=True)
+
+    @cached_property
+    def _batch(self) -> dict[str, np.ndarray]:
+        return dict(next(iter(self.data.batches())))
+
+    @cached_property
+    def _expected(self) -> list[np.ndarray]:
+        outputs: list[np.ndarray] = open_session(self.source).run(None, self._batch)
+        return outputs

@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from compressor.errors import CompressorError
 from compressor.progress import track
 from compressor_plugins.quantizers._layers import Layer
 
@@ -58,7 +59,11 @@ class Search:
 
 
 def keep_within(search: Search, max_drop: float) -> Found:
-    """Exclude layers one by one until the metric drops by no more than ``max_drop``; with all excluded nothing is lost."""
+    """Exclude layers one by one until the metric drops by no more than ``max_drop``.
+
+    Raises:
+        CompressorError: it drops by more with all layers excluded, which quantised embedding tables alone can do.
+    """
     path = search.write(())
     drops, excluded = [search.drop(path)], list[str]()
     order = iter(search.order() if drops[-1] > max_drop else ())
@@ -66,4 +71,9 @@ def keep_within(search: Search, max_drop: float) -> Found:
         excluded.append(next(order))
         path = search.write(excluded)
         drops.append(search.drop(path))
+    if drops[-1] > max_drop:
+        raise CompressorError(
+            f"with every layer in float32 the metric still drops by {drops[-1]:.4g}; max_drop allows {max_drop:g}",
+            hint="set embeddings: false, or raise max_drop",
+        )
     return Found(path, tuple(excluded), tuple(drops))

@@ -6,9 +6,9 @@ Both are made from the portable file. The fused one is never quantised: its int8
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from compressor.plugin import Component, Quantizer, hookimpl
 
@@ -38,6 +38,14 @@ class _Int8(Quantizer):
         description="Most that quantising may cost of the metric, absolute; layers stay float32 until it is met. "
         "Default: all are quantised.",
     )
+    samples: int = Field(default=512, ge=1, description="Validation examples that max_drop is measured on.")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if "samples" in self.model_fields_set and self.max_drop is None:
+            message = "expected samples with max_drop, whose drop they measure; got samples alone"
+            raise ValueError(message)
+        return self
 
 
 class Int8Dynamic(_Int8):
