@@ -91,7 +91,7 @@ def differences(locked: Mapping[str, Any], present: Mapping[str, Any]) -> Iterat
 
 
 def _weight(path: str, locked: Any, present: Any) -> Weight:
-    if _under(path, PLACES) or (_under(path, ("recipe.task",)) and _was_place(locked) and _is_place(present)):
+    if _under(path, PLACES) or (_under(path, ("recipe.task",)) and _is_place(present)):
         return "note"
     if path == "environment.python" and _feature_release(locked) == _feature_release(present):
         return "note"
@@ -106,11 +106,6 @@ def _under(path: str, roots: Sequence[str]) -> bool:
 
 def _is_place(value: Any) -> bool:
     return isinstance(value, str) and Path(value).expanduser().exists()
-
-
-def _was_place(value: Any) -> bool:
-    """Tell whether a locked value can have been a path: a word such as ``mrpc`` is an option, whatever lies here."""
-    return isinstance(value, str) and ("/" in value or "\\" in value or bool(Path(value).suffix))
 
 
 def _feature_release(version: Any) -> list[str]:

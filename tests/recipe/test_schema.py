@@ -43,7 +43,7 @@ def test_an_option_that_is_a_component_is_the_union_over_what_is_installed(regis
 def test_a_step_is_one_of_the_verbs_with_its_components(registry: Registry):
     steps = recipe_schema(registry)["properties"]["steps"]["items"]["anyOf"]
     verbs = {next(iter(step["anyOf"][0]["properties"])): step for step in steps}
-    assert list(verbs) == ["prune", "train", "export", "verify"]
+    assert list(verbs) == ["prune", "train", "export", "quantize", "verify"]
     short, toy = verbs["prune"]["anyOf"][0]["properties"]["prune"]["anyOf"]
     assert short == {"enum": ["toy"]}
     assert toy["properties"]["method"] == {"const": "toy"}
