@@ -119,7 +119,19 @@ def upgraded(session: Session, key: str) -> Session:
         (lambda session: upgraded(session, "exporter:onnx"), 2),
         (lambda session: upgraded(session, "verification:verify"), 3),
     ],
-    ids=str,
+    ids=(
+        "weights",
+        "config",
+        "calibration",
+        "device",
+        "validation",
+        "train",
+        "task",
+        "method",
+        "loss",
+        "exporter",
+        "verification",
+    ),
 )
 def test_a_changed_input_undoes_the_stages_that_read_it(
     changed: Callable[[Session], Session], stages: int, session: Session
