@@ -20,13 +20,21 @@ def test_there_are_recipes():
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
-def test_a_recipe_compiles_and_raises_no_lint_but_that_of_its_zeros(path: Path, tmp_path: Path):
+def test_a_recipe_compiles_and_raises_no_lint_but_of_zeros_and_of_layers_chosen_by_validation(
+    path: Path, tmp_path: Path
+):
     plan = compile_plan(load_recipe(path, model=str(tmp_path)), Registry.load())
     patterns = [one for step in plan.steps for one in nested(step.component) if isinstance(one, SparsityPattern)]
     methods = [step.component for step in plan.steps if isinstance(step.component, PruningMethod)]
     unpatterned = [method for method in methods if method.zeroes and not patterns]
-    assert len(plan.lints) == len(patterns) + len(unpatterned)
-    said = ("as zeros", "measured on its CPU provider: 1.00x", "gets no faster and no smaller")
+    bounded = [step for step in plan.steps if getattr(step.component, "max_drop", None) is not None]
+    assert len(plan.lints) == len(patterns) + len(unpatterned) + len(bounded)
+    said = (
+        "chooses layers by validation rows",
+        "as zeros",
+        "measured on its CPU provider: 1.00x",
+        "gets no faster and no smaller",
+    )
     assert all(any(text in lint for text in said) for lint in plan.lints)
 
 
