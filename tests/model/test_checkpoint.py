@@ -106,12 +106,13 @@ def test_plain_transformers_refuses_a_pruned_directory(tmp_path: Path, auto: Any
         auto.from_pretrained(str(tmp_path))
 
 
-def test_tokenizer_files_are_copied_byte_for_byte(source: Path, tmp_path: Path) -> None:
+def test_tokenizer_files_are_copied_but_for_a_class_that_only_transformers_5_knows(source: Path, tmp_path: Path) -> None:
     checkpoint.save(pruned(), tmp_path / "out", source)
     copied = {path.name for path in (tmp_path / "out").iterdir()} - {"config.json", "model.safetensors"}
     assert {"tokenizer.json", "tokenizer_config.json"} <= copied
     for name in copied:
-        assert (tmp_path / "out" / name).read_bytes() == (source / name).read_bytes()
+        text = (source / name).read_text().replace('"TokenizersBackend"', '"PreTrainedTokenizerFast"')
+        assert (tmp_path / "out" / name).read_text() == text
 
 
 def test_load_gives_a_dense_checkpoint_as_it_is(source: Path) -> None:
