@@ -15,8 +15,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from compressor.errors import CompressorError
-from compressor.model.runtime import SessionOptions
+from compressor.model.runtime import SessionOptions, import_onnxruntime, open_session
+from compressor.verify.inference import call, feeds, input_types
 from compressor.verify.rounds import Shape
 
 PATIENCE = 300
@@ -70,11 +73,6 @@ def _resident(field: str) -> float:
 
 def main() -> None:
     """Answer one request."""
-    import numpy as np
-
-    from compressor.model.runtime import import_onnxruntime, open_session
-    from compressor.verify.inference import call, feeds, input_types
-
     request: dict[str, Any] = json.loads(sys.stdin.read())
     import_onnxruntime()
     before, start = _resident("VmRSS"), time.perf_counter()

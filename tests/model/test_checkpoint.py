@@ -106,7 +106,9 @@ def test_plain_transformers_refuses_a_pruned_directory(tmp_path: Path, auto: Any
         auto.from_pretrained(str(tmp_path))
 
 
-def test_tokenizer_files_are_copied_but_for_a_class_that_only_transformers_5_knows(source: Path, tmp_path: Path) -> None:
+def test_tokenizer_files_are_copied_but_for_a_class_that_only_transformers_5_knows(
+    source: Path, tmp_path: Path
+) -> None:
     checkpoint.save(pruned(), tmp_path / "out", source)
     copied = {path.name for path in (tmp_path / "out").iterdir()} - {"config.json", "model.safetensors"}
     assert {"tokenizer.json", "tokenizer_config.json"} <= copied
