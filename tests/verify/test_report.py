@@ -18,8 +18,8 @@ def report() -> dict[str, Any]:
     return run_report()
 
 
-def screen(report: dict[str, Any]) -> str:
-    console = Console(file=io.StringIO(), width=100, color_system=None)
+def screen(report: dict[str, Any], width: int = 100) -> str:
+    console = Console(file=io.StringIO(), width=width, color_system=None)
     render(report, console)
     file = console.file
     assert isinstance(file, io.StringIO)
@@ -54,6 +54,23 @@ def test_screen_shows_every_training_of_a_step_that_has_several(report: dict[str
     assert "cut 1: 8 heads" in shown
     assert "cut 2: 4 heads" in shown
     assert "accuracy 0.7000 -> 0.8000" in shown
+
+
+def test_every_file_has_a_line_that_fits_80_columns(report: dict[str, Any]):
+    report["variants"] = [
+        {"model": name, "file": file, "bytes": 90_890_000, "memory": {"peak_mb": 147.2}, "quality": quality}
+        for name, file, quality in (
+            ("dense", "dense.onnx", None),
+            ("compressed fused", "model_ort.onnx", None),
+            ("compressed int8", "model_int8.onnx", report["quality"]),
+        )
+    ]
+    lines = screen(report, width=80).partition("All files")[2].splitlines()[1:6]
+    assert [line.split() for line in lines if ".onnx" in line] == [
+        ["dense.onnx", "90.89", "147"],
+        ["model_ort.onnx", "90.89", "147"],
+        ["model_int8.onnx", "90.89", "147", "0.7819", "-0.0122", "[-0.0342,", "+0.0098]", "5.4%"],
+    ]
 
 
 def test_screen_says_when_the_machine_was_busy(report: dict[str, Any]):
