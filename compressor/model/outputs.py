@@ -45,3 +45,15 @@ def max_positions(model: nn.Module) -> int:
             return module.num_embeddings - (0 if module.padding_idx is None else module.padding_idx + 1)
     config: Any = model.config
     return int(config.max_position_embeddings)
+
+
+def attention_input(hidden_states: Tensor | None, query: Tensor | None) -> Tensor:
+    """Return the hidden states that an attention block is called with: 4.57's DistilBERT says ``query``.
+
+    Raises:
+        TypeError: neither is given.
+    """
+    hidden = query if hidden_states is None else hidden_states
+    if hidden is None:
+        raise TypeError("expected hidden states")
+    return hidden

@@ -20,6 +20,7 @@ from compressor.errors import CompressorError, did_you_mean
 from compressor.model import depth, shapes
 from compressor.model.groups import ParamSlice, PrunableGroup
 from compressor.model.masks import Masks
+from compressor.model.outputs import attention_input
 
 
 class Family(Protocol):
@@ -77,9 +78,7 @@ class EmptyAttention(nn.Module):
         self, hidden_states: Tensor | None = None, *_: Any, query: Tensor | None = None, **__: Any
     ) -> tuple[Tensor, None]:
         """Return the hidden states, through what is left of an inner projection (4.57's DistilBERT says ``query``)."""
-        hidden = query if hidden_states is None else hidden_states
-        if hidden is None:
-            raise TypeError("expected hidden states")
+        hidden = attention_input(hidden_states, query)
         return (self.get_submodule(self.projection)(hidden) if self.projection else hidden), None
 
 

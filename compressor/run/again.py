@@ -10,12 +10,13 @@ from typing import Any
 
 from compressor.errors import InputError
 from compressor.model import max_positions
+from compressor.model.served import PORTABLE
 from compressor.plugin.registry import Registry
 from compressor.recipe.loader import load_recipe
 from compressor.recipe.options import Verification
 from compressor.recipe.plan import Plan, compile_plan
 from compressor.run.load import load, load_rows, load_tokenizer
-from compressor.run.output import DENSE, LOCK, MODEL, REPORT
+from compressor.run.output import DENSE, LOCK, REPORT
 from compressor.run.variants import named
 from compressor.run.verification import Subject, verify
 from compressor.verify.environment import environment
@@ -65,7 +66,7 @@ def read_run(directory: Path) -> tuple[Plan, dict[str, Any]]:
     """
     if not directory.is_dir():
         raise InputError(f"{directory}: no such directory")
-    missing = [name for name in (LOCK, REPORT, MODEL) if not (directory / name).is_file()]
+    missing = [name for name in (LOCK, REPORT, PORTABLE) if not (directory / name).is_file()]
     if missing:
         raise InputError(
             f"{directory}: not a finished run with an exported model: {', '.join(missing)} missing",
@@ -115,8 +116,8 @@ def bench_files(models: Sequence[Path], options: Verification) -> dict[str, Any]
 
 def named_files(models: Sequence[Path]) -> dict[str, Path]:
     """Return the ONNX files by a short name each."""
-    pairs = [(path.resolve().name, path / MODEL if path.is_dir() else path) for path in models]
-    if len(models) == 1 and (models[0] / MODEL).is_file():
+    pairs = [(path.resolve().name, path / PORTABLE if path.is_dir() else path) for path in models]
+    if len(models) == 1 and (models[0] / PORTABLE).is_file():
         pairs.insert(0, ("dense", dense_files(models[0])[0]))
     files: dict[str, Path] = {}
     for name, file in pairs:

@@ -10,6 +10,7 @@ from typing import Any
 from compressor.model import checkpoint, shapes
 from compressor.model.artifact import Artifact
 from compressor.model.files import sha256, write_text
+from compressor.model.served import ORT_CONFIG
 from compressor.recipe.lock import Lock, lock_text
 from compressor.recipe.options import Verification
 from compressor.recipe.plan import Plan
@@ -22,12 +23,10 @@ from compressor.verify.report import SCHEMA_VERSION, write_report
 
 __all__ = ["REPORT", "build_report", "drop_duplicates", "keep_recipe", "served", "write_output"]
 
-MODEL = "model.onnx"
 WEIGHTS = "model.safetensors"
 DENSE = "dense.onnx"
 RECIPE = "recipe.yaml"
 LOCK = "recipe.lock.yaml"
-ORT_CONFIG = "ort_config.json"
 CHECKS = ("quality", "variants", "latency", "serve", "gates")
 """Parts of a report that the step verify makes."""
 

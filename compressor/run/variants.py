@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from compressor.verify.gates import BEST_DENSE
 from compressor.verify.rounds import Baseline
+from compressor.verify.section import BEST_DENSE, BEST_INT8
 
 MODELS: Mapping[str, str] = {"dense": "dense", "model": "compressed"}
 """What the report calls a model, by the stem of its portable file."""
@@ -18,7 +18,7 @@ ARTIFACTS: Mapping[str, str] = {
 """Names of models in reports, by the name of the artifact, which is the stem of its file."""
 BASELINES: Mapping[str, Baseline] = {
     BEST_DENSE: Baseline(("dense", "dense fused")),
-    "best int8 alone": Baseline(("dense int8",)),
+    BEST_INT8: Baseline(("dense int8",)),
     "dense, default options": Baseline(("dense",), "default"),
 }
 """What costs nothing to have: gains are stated against it."""

@@ -26,6 +26,7 @@ from compressor.verify.gates import TIE, Limits, check_gates, failed
 from compressor.verify.latency import LatencyRow, measure
 from compressor.verify.memory import measure_memory
 from compressor.verify.rounds import Protocol, Shape
+from compressor.verify.section import portable
 from compressor.verify.serving import fastest, recommend
 from compressor.verify.statistics import Resampling
 
@@ -124,7 +125,7 @@ def _rejected(qualities: Mapping[str, Quality], models: Iterable[str], *, limit:
     """Return what loses more than the gate allows, and how much; a fused file loses what the portable one does."""
     if limit is None:
         return {}
-    judged = {name: qualities.get(name) or qualities.get(name.removesuffix(" fused")) for name in models}
+    judged = {name: qualities.get(name) or qualities.get(portable(name)) for name in models}
     return {
         name: f"it loses {-quality.difference.value:.4f} of the {quality.metric}, the gate allows {limit:g}"
         for name, quality in judged.items()
@@ -170,7 +171,7 @@ def measure_quality(
             collate=partial(collate, tokenizer=subject.tokenizer),
         )
         for name, path in subject.files.items()
-        if options.provider != "cpu" or not name.endswith("fused")
+        if options.provider != "cpu" or portable(name) == name
     }
     with plugin_call(subject.task, "verification"):
         return {

@@ -8,10 +8,9 @@ from typing import Literal
 
 from compressor.verify.evaluate import Quality
 from compressor.verify.latency import LatencyRow
+from compressor.verify.section import BEST_DENSE
 
 Verdict = Literal["pass", "fail", "inconclusive"]
-BEST_DENSE = "best dense"
-"""The baseline that a latency is limited against."""
 TIE = 1e-12
 """Metrics that differ by no more are the same: 0.79 - 0.78 is not 0.01 in floating point."""
 

@@ -5,10 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from compressor.verify.section import Data, amount, setting
-
-BEST, INT8 = "best dense", "best int8 alone"
-"""Baselines of a run's latencies: what costs nothing to have."""
+from compressor.verify.section import BEST_DENSE, BEST_INT8, Data, amount, portable, setting
 
 
 @dataclass(frozen=True)
@@ -46,23 +43,25 @@ def served_rows(report: Data) -> list[Data]:
 
 def served_quality(report: Data) -> Data | None:
     """Return the quality of the file to serve; a fused one answers as the portable one."""
-    name = served(report).removesuffix(" fused")
+    name = portable(served(report))
     found = [one["quality"] for one in report.get("variants") or () if one["model"] == name and one["quality"]]
     quality: Data | None = found[0] if found else report.get("quality")
     return quality
 
 
 def _speed(rows: Sequence[Data]) -> Figure:
-    ratios = [row["against"][BEST]["ratio"] if BEST in row.get("against", {}) else row["ratio"] for row in rows]
+    ratios = [
+        row["against"][BEST_DENSE]["ratio"] if BEST_DENSE in row.get("against", {}) else row["ratio"] for row in rows
+    ]
     gains = [1 / ratio["value"] for ratio in ratios]
     first, ratio = rows[0], ratios[0]
-    free = f"the {BEST} configuration" if BEST in first.get("against", {}) else "the dense file"
+    free = f"the {BEST_DENSE} configuration" if BEST_DENSE in first.get("against", {}) else "the dense file"
     note = (
         f"as fast as {free} at {first['batch']} x {first['sequence']}, {setting(first)}; "
         f"{ratio['confidence']:.0%} interval {1 / ratio['upper']:.2f} to {1 / ratio['lower']:.2f}"
     )
-    if INT8 in first.get("against", {}):
-        note += f"; {1 / first['against'][INT8]['ratio']['value']:.2f} times as fast as the {INT8}"
+    if BEST_INT8 in first.get("against", {}):
+        note += f"; {1 / first['against'][BEST_INT8]['ratio']['value']:.2f} times as fast as the {BEST_INT8}"
     several = f"; {min(gains):.2f} to {max(gains):.2f} over all {len(gains)} shapes" if len(gains) > 1 else ""
     return Figure("Speed", f"{gains[0]:.2f} times", note + several)
 

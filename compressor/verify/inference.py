@@ -37,6 +37,11 @@ def feeds(types: Types, batch: Mapping[str, Any]) -> dict[str, np.ndarray]:
     return {name: np.asarray(batch[name]).astype(kind, copy=False) for name, kind in types.items()}
 
 
+def unpadded(ids: np.ndarray) -> dict[str, np.ndarray]:
+    """Return a batch of these token ids, shape (B, T): all of them real, of one segment."""
+    return {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
+
+
 def call(session: Any, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
     """Return what an onnxruntime session gives: its output, or several of one shape, stacked on a last axis.
 

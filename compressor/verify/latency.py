@@ -70,6 +70,11 @@ class LatencyRow:
     control: Interval
     against: Mapping[str, Against] = field(default_factory=dict)
 
+    @property
+    def clocked_ms(self) -> Mapping[str, float]:
+        """Percentiles of the time of a call by the clock that ratios are taken of."""
+        return self.cpu_ms if self.clock == "cpu" else self.wall_ms
+
 
 def measure(
     paths: Mapping[str, Path],

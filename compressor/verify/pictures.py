@@ -8,7 +8,7 @@ from itertools import groupby
 from markupsafe import Markup
 
 from compressor.verify.scatter import Point, Spread, scatter
-from compressor.verify.section import Data, setting
+from compressor.verify.section import BEST_DENSE, Data, portable, setting
 from compressor.verify.svg import picture, rectangle, text
 
 KINDS = {"heads": "attention heads", "ffn_neurons": "FFN neurons"}
@@ -19,7 +19,6 @@ COLOURS = {
     "compressed int8": "compressed-int8",
 }
 """Classes of the style sheet, by what a model is called without the word fused."""
-BEST = "best dense"
 NAME, BAR, GAP, ROW, TOP = 62.0, 200.0, 92.0, 20.0, 30.0
 """Widths of the columns of layers, height of a row, and where the rows begin."""
 SINGLE = 32
@@ -92,21 +91,16 @@ def tradeoff_pictures(report: Data) -> Iterator[tuple[str, Markup]]:
     values = _values(report)
     place = lambda row: (row["batch"], row["sequence"], row["threads"])  # noqa: E731 - a key, used twice
     for (batch, sequence, _), rows in groupby(sorted(report.get("latency") or (), key=place), key=place):
-        measured = [row for row in rows if _portable(row["model"]) in values]
+        measured = [row for row in rows if portable(row["model"]) in values]
         points = _points(measured, values)
         if points:
             title = f"{batch} x {sequence}, {setting(measured[0])}"
-            free = BEST if BEST in measured[0].get("against", {}) else "dense"
+            free = BEST_DENSE if BEST_DENSE in measured[0].get("against", {}) else "dense"
             yield title, scatter(points, x_title=f"time of a call, ratio to the {free}", y_title=_metric(report))
 
 
 def _metric(report: Data) -> str:
     return str(report["quality"]["metric"])
-
-
-def _portable(model: str) -> str:
-    """Return the model that answers as this one does: fused files do as the portable ones."""
-    return model.removesuffix(" fused")
 
 
 def _values(report: Data) -> dict[str, Spread]:
@@ -125,18 +119,18 @@ def _values(report: Data) -> dict[str, Spread]:
 
 def _points(rows: Sequence[Data], values: dict[str, Spread]) -> list[Point]:
     """Return a point for each row: a ring under onnxruntime's default options, a dot under the tuned ones."""
-    common = all(BEST in row.get("against", {}) for row in rows)
+    common = all(BEST_DENSE in row.get("against", {}) for row in rows)
     shown = [row for row in rows if common or not row["slow_fusion"]]  # other ratios have no one denominator
     points = []
     for row in shown:
-        ratio = row["against"][BEST]["ratio"] if common else row["ratio"]
+        ratio = row["against"][BEST_DENSE]["ratio"] if common else row["ratio"]
         alone = all(one["slow_fusion"] for one in shown if one["model"] == row["model"])
         points.append(
             Point(
                 label=row["model"] if alone or not row["slow_fusion"] else "",
                 x=(ratio["value"], ratio["lower"], ratio["upper"]),
-                y=values[_portable(row["model"])],
-                class_=COLOURS.get(_portable(row["model"]), "compressed"),
+                y=values[portable(row["model"])],
+                class_=COLOURS.get(portable(row["model"]), "compressed"),
                 hollow=row["slow_fusion"],
             )
         )

@@ -16,7 +16,7 @@ import numpy as np
 
 from compressor.model.runtime import SessionOptions, open_session
 from compressor.progress import track
-from compressor.verify.inference import call, feeds, input_types
+from compressor.verify.inference import call, feeds, input_types, unpadded
 from compressor.verify.statistics import DEFAULT, Resampling
 
 CONTROL = "control (A/A)"
@@ -130,7 +130,7 @@ def _take_turns(
     sessions: Mapping[str, Any], ids: np.ndarray, rounds: int, generator: np.random.Generator
 ) -> list[dict[str, np.ndarray]]:
     """Return, for every round, each model's times, shape (2, calls): wall and CPU seconds."""
-    batch = {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
+    batch = unpadded(ids)
     inputs = {name: feeds(input_types(session), batch) for name, session in sessions.items()}
     calls = {}
     for name, session in sessions.items():

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 Data = Mapping[str, Any]
+BEST_DENSE, BEST_INT8 = "best dense", "best int8 alone"
+"""What gains are stated against, and latencies limited by: names of baselines in reports."""
 CLOCKS = {"cpu": "CPU time of the calling thread", "wall": "wall time"}
 
 
@@ -44,3 +46,8 @@ def setting(measured: Data) -> str:
     if measured["provider"] != "cpu":
         return str(measured["provider"])
     return f"{measured['threads'] or 'all'} thread{'' if measured['threads'] == 1 else 's'}"
+
+
+def portable(model: str) -> str:
+    """Return the model that answers as this one does: fused files do as the portable ones."""
+    return model.removesuffix(" fused")

@@ -19,8 +19,7 @@ def fastest(rows: Sequence[LatencyRow], models: Collection[str]) -> Configuratio
     times: dict[Configuration, list[float]] = {}
     for row in rows:
         if row.model in models:
-            measured = row.cpu_ms if row.clock == "cpu" else row.wall_ms
-            times.setdefault((row.model, row.slow_fusion), []).append(measured["p50"])
+            times.setdefault((row.model, row.slow_fusion), []).append(row.clocked_ms["p50"])
     return min(times, key=lambda pair: float(np.mean(np.log(times[pair]))), default=None)
 
 
@@ -63,7 +62,7 @@ def _fusion_note(rows: Sequence[LatencyRow], model: str) -> list[str]:
     found = {row.slow_fusion: row for row in reversed(rows) if row.model == model}
     if len(found) == 1:
         return []
-    on, off = (found[slow].cpu_ms if found[slow].clock == "cpu" else found[slow].wall_ms for slow in (True, False))
+    on, off = (found[slow].clocked_ms for slow in (True, False))
     shape = f"{found[False].batch} x {found[False].sequence}"
     return [
         f"with onnxruntime's {SLOW_FUSION} on, its default, a call takes {on['p50'] / off['p50']:.2f} times as long at {shape}"

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from compressor.errors import CompressorError
 from compressor.model.groups import PrunableGroup
+from compressor.model.outputs import attention_input
 from compressor.plugin import ModelFamily
 from compressor_plugins.exporters._signature import Signature
 from compressor_plugins.families.bert import Bert
@@ -83,9 +84,7 @@ class FusedAttention(nn.Module):
         self, hidden_states: Tensor | None = None, *_: Any, query: Tensor | None = None, **__: Any
     ) -> tuple[Tensor, None]:
         """Return what the heads give for the hidden states (4.57's DistilBERT says ``query``); only for tracing."""
-        hidden = query if hidden_states is None else hidden_states
-        if hidden is None:
-            raise TypeError("expected hidden states")
+        hidden = attention_input(hidden_states, query)
         inputs = (hidden, self.weight, self.bias)
         context = torch.onnx.ops.symbolic(
             ATTENTION,
