@@ -38,6 +38,10 @@ VERBS = {
     ),
     "components": ("compressor.cli.recipes:components", "List what recipes can name, or explain one with its options."),
     "plugins": ("compressor.cli.recipes:plugins", "List the installed plugins, with those that failed to load."),
+    "doctor": (
+        "compressor.cli.doctor:doctor",
+        "Look for what keeps this installation from working, or from working well.",
+    ),
     "schema": ("compressor.cli.recipes:schema", "Print the JSON Schema of a recipe, for editors."),
 }
 """Verb -> where it lives ("module:function") and its help, in the table and on its own page."""

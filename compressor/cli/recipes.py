@@ -201,7 +201,10 @@ def plugins(*, requirements: bool, as_json: bool) -> None:
     if requirements:
         providers = [plugin.provider for plugin in registry.plugins]
         pins = sorted({f"{provider.distribution}=={provider.version}" for provider in providers})
-        click.echo("\n".join(pins))
+        if as_json:
+            write_json(pins)
+        else:
+            click.echo("\n".join(pins))
         return
     rows = [
         {
@@ -229,6 +232,8 @@ def plugins(*, requirements: bool, as_json: bool) -> None:
 
 
 @click.command()
-def schema() -> None:
+@json_option
+def schema(*, as_json: bool) -> None:
     """Write the schema."""
+    del as_json  # it is JSON
     write_json(recipe_schema(Registry.load()))

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import click
 
 from compressor.cli.boundary import echo_progress
-from compressor.cli.options import device_option, json_option, model_option, set_option
+from compressor.cli.options import device_option, json_option, model_option, provider_option, set_option
 from compressor.plugin import Registry
 from compressor.processes import Processes
 from compressor.recipe.loader import load_recipe
@@ -140,7 +140,7 @@ def verify(*, directory: Path, as_json: bool, **shape: Any) -> int:
 @click.command(name="bench")
 @click.argument("models", nargs=-1, required=True, type=click.Path(path_type=Path))
 @shape_options
-@click.option("--provider", type=click.Choice(["cpu", "cuda", "tensorrt"]), default="cpu", show_default=True)
+@provider_option
 @json_option
 def bench(
     *, models: tuple[Path, ...], provider: Literal["cpu", "cuda", "tensorrt"], as_json: bool, **shape: Any
@@ -165,7 +165,7 @@ def bench(
     show_default=True,
     help="Intra-op threads, 0 = onnxruntime's choice.",
 )
-@click.option("--provider", type=click.Choice(["cpu", "cuda", "tensorrt"]), default="cpu", show_default=True)
+@provider_option
 @click.option("--rounds", type=click.IntRange(3), default=15, show_default=True, help="Interleaved rounds.")
 @click.option("--fresh", is_flag=True, help="Measure again, and replace what the cache has.")
 @json_option
