@@ -42,6 +42,10 @@ VERBS = {
         "compressor.cli.doctor:doctor",
         "Look for what keeps this installation from working, or from working well.",
     ),
+    "completion": (
+        "compressor.cli.completing:completion",
+        "Print the script with which a shell completes verbs, options, components and recipes.",
+    ),
     "schema": ("compressor.cli.recipes:schema", "Print the JSON Schema of a recipe, for editors."),
 }
 """Verb -> where it lives ("module:function") and its help, in the table and on its own page."""

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import click
 
 from compressor.cli.boundary import echo_progress
+from compressor.cli.completing import RecipePath
 from compressor.cli.options import device_option, json_option, model_option, provider_option, set_option
 from compressor.plugin import Registry
 from compressor.processes import Processes
@@ -39,7 +40,7 @@ def shape_options(command: Any) -> Any:
 
 
 @click.command(name="apply")
-@click.argument("recipe", type=click.Path(path_type=Path))
+@click.argument("recipe", type=RecipePath(path_type=Path))
 @model_option
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Directory to make; default: runs/NAME.")
 @set_option
@@ -81,7 +82,7 @@ def apply(
 
 
 @click.command(name="sweep")
-@click.argument("recipe", type=click.Path(path_type=Path))
+@click.argument("recipe", type=RecipePath(path_type=Path))
 @click.option(
     "--over",
     multiple=True,
