@@ -25,7 +25,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 FENCE = re.compile(
-    r"^(?:<!-- (?P<mark>file|run|not run)(?:: (?P<said>[^\n]*?))? -->\n)?^```(?P<language>[\w-]*)\n(?P<text>.*?)^```$",
+    r"^(?:<!-- (?P<mark>file|run|not run)(?:: (?P<said>[^\n]*?))? -->\n)?^```(?P<language>[\w{}-]*)\n(?P<text>.*?)^```$",
     flags=re.DOTALL | re.MULTILINE,
 )
 SHELLS = {"bash", "console"}

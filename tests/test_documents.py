@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
 import shutil
-import sys
 import tomllib
 from importlib import import_module
 from pathlib import Path
@@ -24,9 +24,10 @@ from compressor.recipe.plan import compile_plan
 from compressor.recipe.sweep import compile_sweep
 from compressor.testing import tiny_checkpoint
 from tests.documents import PAGES, ROOT, SHELLS, Block, Command, blocks, commands
+from tests.lookup import hurry
 from tests.toys import write_rows
 
-KNOWN = {*SHELLS, "yaml", "python", "toml", "json", "text", ""}
+KNOWN = {*SHELLS, "yaml", "python", "toml", "json", "text", "", "{toctree}"}
 BLOCKS = [block for path in PAGES for block in blocks(path)]
 WALKED = sorted({block.page for block in BLOCKS if block.mark == "run"})
 TARGETS = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
@@ -36,6 +37,11 @@ CODES = {"apply": {0, 1}, "sweep": {0, 1}, "verify": {0, 1}, "doctor": {0, 3}}
 
 COMPLETION = {"name": "name: page", "model": "model: my-model", "task": "task: {name: glue, subset: mrpc}"}
 """What a recipe of a page gets that shows its steps only."""
+
+SIDE = {"architecture", "patterns", "gradual", "cap", "heads"}
+"""Pages to which the index leads through its menu alone."""
+CHEAPER = {"apply": ("--set", "steps.1.export.fused=false")}
+"""What is added to a command when a page is walked through: fused files are exported elsewhere, and take as long again."""
 
 
 def of(*languages: str) -> Any:
@@ -140,15 +146,15 @@ def test_python_parses_and_what_it_imports_of_ours_is_there(block: Block):
             assert [alias.name for alias in node.names if not hasattr(module, alias.name)] == []
 
 
-@of("toml")
-def test_toml_parses(block: Block):
-    assert tomllib.loads(block.text)
+@of("toml", "json")
+def test_data_parses(block: Block):
+    assert tomllib.loads(block.text) if block.language == "toml" else json.loads(block.text)
 
 
 @pytest.mark.parametrize("page", WALKED)
 @pytest.mark.usefixtures("here")
 def test_a_page_can_be_walked_through(page: str, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    hurry(monkeypatch)
     names: dict[str, Any] = {}
     for block in (one for one in BLOCKS if one.page == page):
         if block.mark == "file":
@@ -163,12 +169,22 @@ def test_a_page_can_be_walked_through(page: str, monkeypatch: pytest.MonkeyPatch
 def walk(command: Command, block: Block) -> None:
     """Run one command line of a page in this process."""
     assert command.ours is not None, f"{block}: only compress is run here: {command.line}"
-    result = CliRunner().invoke(main, command.ours)
+    result = CliRunner().invoke(main, [*command.ours, *CHEAPER.get(command.ours[0], ())])
     assert result.exit_code in CODES.get(command.ours[0], {0}), f"{block}: {command.line}\n{result.output}"
     said = [line.rstrip() for line in result.output.splitlines()]
     for line in command.output:
         pattern = re.escape(line.rstrip()).replace(re.escape("..."), ".*")
         assert any(re.fullmatch(pattern, one) for one in said), f"{block}: not said: {line}\n{result.output}"
+
+
+def test_every_page_is_in_the_index_and_in_its_tables_of_contents():
+    index = (ROOT / "docs" / "index.md").read_text()
+    pages = {path.stem for path in PAGES} - {"README", "index"}
+    listed = [
+        name for block in BLOCKS if block.language == "{toctree}" for name in block.text.split("\n\n")[-1].split()
+    ]
+    assert sorted(listed) == sorted(pages)
+    assert {name for name in pages if f"({name}.md)" not in index} <= SIDE
 
 
 @pytest.mark.parametrize("verb", VERBS)
