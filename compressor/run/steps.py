@@ -23,6 +23,7 @@ from compressor.model.masks import Masks
 from compressor.model.outputs import OUTPUT_NAMES
 from compressor.plugin import Training, hookimpl
 from compressor.plugin.components import Exporter, PruningMethod, Quantizer
+from compressor.progress import track
 from compressor.recipe.options import Verification
 from compressor.recipe.plan import Step
 from compressor.run.calls import NamedFamily, plugin_call
@@ -117,7 +118,8 @@ def _export(step: Step, session: Session) -> dict[str, Any]:
     exporter = cast("Exporter", step.component)
     names = {"input_names": session.input_names, "output_names": OUTPUT_NAMES[session.task.head]}
     made: dict[str, Artifact] = {}
-    for name, model in (("dense", session.teacher), ("model", session.model)):
+    models = {"dense": session.teacher, "model": session.model}
+    for name, model in track(models.items(), "export dense and compressed"):
         with plugin_call(exporter, f"step {step.slug}"):
             made[name] = exporter.export(model, stage / file_name(name), **names)
             fused = exporter.export_fused(model, stage / file_name(f"{name}_ort"), **names)
