@@ -6,6 +6,8 @@ import re
 from importlib.metadata import version as installed
 from typing import TYPE_CHECKING
 
+from pygments.lexers.special import TextLexer
+
 if TYPE_CHECKING:
     from sphinx.application import Sphinx
 
@@ -23,10 +25,15 @@ nitpicky = True
 OUTSIDE = re.compile(r"\[([^\]]+)\]\(\.\./[^)]+\)")
 """Links to files of the repository that are no pages; on the site their text stays."""
 
+DATA = ("csv", "jsonl", "conll")
+"""What pages show rows of, and Pygments does not know."""
+
 
 def setup(app: Sphinx) -> None:
-    """Take links out of the site that lead out of it."""
+    """Take links out of the site that lead out of it; show rows of data as they are."""
     app.connect("source-read", _within)
+    for language in DATA:
+        app.add_lexer(language, TextLexer)
 
 
 def _within(_: Sphinx, __: str, source: list[str]) -> None:

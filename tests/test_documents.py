@@ -27,16 +27,22 @@ from tests.documents import PAGES, ROOT, SHELLS, Block, Command, blocks, command
 from tests.lookup import hurry
 from tests.toys import write_rows
 
-KNOWN = {*SHELLS, "yaml", "python", "toml", "json", "text", "", "{toctree}"}
+KNOWN = {*SHELLS, "yaml", "python", "toml", "json", "text", "csv", "jsonl", "conll", "", "{toctree}"}
 BLOCKS = [block for path in PAGES for block in blocks(path)]
 WALKED = sorted({block.page for block in BLOCKS if block.mark == "run"})
+DATA = re.compile(r": (\w+\.(?:csv|tsv|jsonl?|parquet|txt|conll|bin))\b")
 TARGETS = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
 EXTRAS = set(tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"])
 CODES = {"apply": {0, 1}, "sweep": {0, 1}, "verify": {0, 1}, "doctor": {0, 3}}
 """Exit codes that a toy may end with: its labels are random and this machine is busy, so its gates may fail."""
 
-COMPLETION = {"name": "name: page", "model": "model: my-model", "task": "task: {name: glue, subset: mrpc}"}
-"""What a recipe of a page gets that shows its steps only."""
+COMPLETION = {
+    "name": "name: page",
+    "model": "model: my-model",
+    "task": "task: {name: glue, subset: mrpc}",
+    "steps": "steps: [export]",
+}
+"""What a recipe of a page gets that shows a part of one."""
 
 SIDE = {"architecture", "patterns", "gradual", "cap", "heads"}
 """Pages to which the index leads through its menu alone."""
@@ -61,8 +67,6 @@ def toys(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tiny_checkpoint(place / "my-model", num_hidden_layers=1)
     write_rows(place / "train.csv", 48, seed=0)
     write_rows(place / "validation.csv", 40, seed=1)
-    write_rows(place / "texts.csv", 60, seed=2)
-    (place / "base.bin").touch()  # a scorer, which no command here reads
     return place
 
 
@@ -85,10 +89,16 @@ def parsed(arguments: list[str]) -> None:
 
 
 def compiled(text: str, registry: Registry) -> None:
-    """Compile a recipe that a page shows, completed where it shows steps only; a list makes it a sweep."""
+    """Compile a recipe that a page shows, completed where it shows a part; a list makes it a sweep.
+
+    Files that it names are there: a compiler does not look into them.
+    """
     given = yaml.safe_load(text)
-    lines = [line for key, line in COMPLETION.items() if isinstance(given, list) or key not in given]
-    lines += ["steps:"] if isinstance(given, list) else []
+    lines = [line for key, line in COMPLETION.items() if key not in given]
+    if isinstance(given, list):
+        lines[-1] = "steps:"
+    for name in DATA.findall(text):
+        Path(name).touch()
     Path("shown.yaml").write_text("\n".join([*lines, text]))
     loaded = load_recipe("shown.yaml", model="my-model")
     try:
