@@ -70,6 +70,8 @@ def test_a_library_that_is_missing_ends_with_3_and_points_to_doctor():
     result = CliRunner().invoke(raising(ModuleNotFoundError("No module named 'torch'", name="torch")), ["apply"])
     assert result.exit_code == 3
     assert "error: a library cannot be imported: No module named 'torch'\n  next: compress doctor" in result.stderr
+    loader = OSError("libcudart.so.13: cannot open shared object file: No such file or directory")
+    assert CliRunner().invoke(raising(loader), ["apply"]).exit_code == 3
     own = ImportError("cannot import name 'x'", name="compressor.model")
     assert CliRunner().invoke(raising(own), ["apply"]).exit_code == 70
 

@@ -23,6 +23,8 @@ from compressor.processes import Processes
 BUG = 70
 INTERRUPTED = 130
 OWN = {"compressor", "compressor_plugins"}
+NO_LIBRARY = "cannot open shared object file"
+"""What the loader says where a package such as torch lacks a library of the system."""
 LESS_GPU_MEMORY = (
     "what fits less: --set calibration.batch_size=8, gradient_accumulation of a train step, a smaller max_length; "
     "or --device cpu"
@@ -76,7 +78,8 @@ def _lacking(context: click.Context, error: Exception) -> SetupError | None:
         if type(error).__name__ == "OutOfMemoryError":
             hint = f"{LESS_GPU_MEMORY}{_resuming(context)}"
         return SetupError(first_line(error) or "out of memory", hint=hint)
-    if isinstance(error, ImportError) and (error.name or "").partition(".")[0] not in OWN:
+    foreign = isinstance(error, ImportError) and (error.name or "").partition(".")[0] not in OWN
+    if foreign or (isinstance(error, OSError) and NO_LIBRARY in str(error)):
         return SetupError(
             f"a library cannot be imported: {first_line(error)}", hint="compress doctor says what to install"
         )
