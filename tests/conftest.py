@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Iterator, Mapping
-from importlib import import_module
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from compressor.verify import apart
+from tests.lookup import answer_here
 
 ASK = apart.ask
 
@@ -33,11 +32,6 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
     return report
 
 
-def here(module: str, request: Mapping[str, Any], **_: Any) -> Any:
-    """Answer in this process what a fresh one is asked, through JSON all the same."""
-    return json.loads(json.dumps(import_module(module).answer(json.loads(json.dumps(request)))))
-
-
 @pytest.fixture
 def own_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Measure in fresh processes, as a run does."""
@@ -55,7 +49,7 @@ def _state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         patch.setattr("compressor.verify.rounds.MEASUREMENT_SECONDS", 0.001)
         patch.setattr("compressor.verify.rounds.WARM_UP_SECONDS", 0.01)
         patch.setattr("compressor.run.verification.measure_memory", lambda *_: {})  # a process per file
-        patch.setattr(apart, "ask", here)
+        patch.setattr(apart, "ask", answer_here)
         patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         yield
