@@ -9,6 +9,11 @@ from typing import Any
 
 import pytest
 
+from compressor.verify import apart
+from tests.lookup import answer_here
+
+ASK = apart.ask
+
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # two test processes with two threads each would wait for one another
 os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
@@ -27,16 +32,24 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
     return report
 
 
+@pytest.fixture
+def own_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Measure in fresh processes, as a run does."""
+    monkeypatch.setattr(apart, "ask", ASK)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Keep the logs of errors and the latency tables out of the developer's home, and measurements short.
 
-    No test asserts a timing, and a run would warm up every session for half a second on a busy machine.
+    No test asserts a timing, and a run would warm up every session for half a second on a busy machine, in processes of
+    their own.
     """
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("compressor.verify.rounds.MEASUREMENT_SECONDS", 0.001)
         patch.setattr("compressor.verify.rounds.WARM_UP_SECONDS", 0.01)
         patch.setattr("compressor.run.verification.measure_memory", lambda *_: {})  # a process per file
+        patch.setattr(apart, "ask", answer_here)
         patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         yield

@@ -227,6 +227,23 @@ def test_verify_repeats_the_measurement_and_writes_nothing(out: Path):
     assert files(out) == before
 
 
+def test_verify_and_bench_in_openvino(out: Path):
+    shape = ("--provider", "openvino", "--rounds", "3", "--sequence", "4", "--json")
+    report, first = (
+        json.loads(compress("verify", str(out), *shape).stdout),
+        json.loads((out / "report.json").read_text()),
+    )
+    assert {(row["model"], row["provider"], row["clock"]) for row in report["latency"]} == {
+        ("dense", "openvino", "wall"),
+        ("compressed", "openvino", "wall"),
+    }
+    assert report["quality"]["dense"] == first["quality"]["dense"]
+    assert (report["serve"]["file"], report["serve"]["provider"]) == ("model.onnx", "openvino")
+    assert "openvino" in report["environment"]["packages"]
+    rows = json.loads(compress("bench", str(out), *shape).stdout)["latency"]
+    assert [(row["model"], row["provider"]) for row in rows] == [("dense", "openvino"), ("toy", "openvino")]
+
+
 def test_verify_ends_with_1_when_a_gate_fails(out: Path, tmp_path: Path):
     strict = shutil.copytree(out, tmp_path / "strict")
     text = (strict / LOCK).read_text()

@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from compressor.errors import InputError, SetupError
+from compressor.model.openvino import PROVIDER, OpenvinoSession, import_openvino
 
 FLAVOURS = ("onnxruntime", "onnxruntime-gpu")
 PROVIDERS = {
     "cpu": "CPUExecutionProvider",
     "cuda": "CUDAExecutionProvider",
     "tensorrt": "TensorrtExecutionProvider",
+    "openvino": PROVIDER,
 }
 SLOW_FUSION = "SkipLayerNormFusion"
 """onnxruntime's fused CPU kernel SkipLayerNormalization was measured 6 to 7 times slower than Add + LayerNormalization."""
@@ -24,7 +26,7 @@ class SessionOptions:
     """How a model is run; dense and compressed always get the same.
 
     Attributes:
-        provider: ``"cpu"``, ``"cuda"`` or ``"tensorrt"``.
+        provider: ``"cpu"``, ``"cuda"`` or ``"tensorrt"`` of onnxruntime, or ``"openvino"``, a runtime of its own.
         threads: intra-op threads; 0 = onnxruntime's own choice.
         slow_fusion: leave the SkipLayerNormalization fusion on, as onnxruntime does by default.
     """
@@ -69,14 +71,16 @@ def import_onnxruntime() -> Any:
 
 
 def require_provider(provider: str) -> Any:
-    """Import onnxruntime, having seen that it has an execution provider.
+    """Import the runtime of a provider: OpenVINO, or onnxruntime, having seen that it has the execution provider.
 
     Args:
-        provider: ``"cpu"``, ``"cuda"`` or ``"tensorrt"``.
+        provider: a key of ``PROVIDERS``.
 
     Raises:
-        SetupError: onnxruntime or the provider is missing (onnxruntime itself would silently fall back to the CPU).
+        SetupError: the runtime or the provider is missing (onnxruntime itself would silently fall back to the CPU).
     """
+    if PROVIDERS[provider] == PROVIDER:
+        return import_openvino()
     runtime = import_onnxruntime()
     wanted = PROVIDERS[provider]
     if wanted not in runtime.get_available_providers():
@@ -94,17 +98,22 @@ def session_config(provider: str, *, slow_fusion: bool) -> dict[str, str]:
 
 
 def open_session(path: Path, options: SessionOptions | None = None) -> Any:
-    """Open an ONNX file in onnxruntime.
+    """Open an ONNX file in onnxruntime, or in OpenVINO where that is the provider.
+
+    Returns:
+        An ``onnxruntime.InferenceSession``, or an ``OpenvinoSession``, which is called in the same way.
 
     Raises:
-        SetupError: onnxruntime or the provider is missing.
-        InputError: the file is missing or onnxruntime cannot load it.
+        SetupError: the runtime or the provider is missing.
+        InputError: the file is missing or the runtime cannot load it.
     """
     options = options or SessionOptions()
     runtime = require_provider(options.provider)
     wanted = PROVIDERS[options.provider]
     if not path.is_file():
         raise InputError(f"{path}: no such ONNX file")
+    if wanted == PROVIDER:
+        return OpenvinoSession(path, threads=options.threads)
     session_options = runtime.SessionOptions()
     session_options.intra_op_num_threads = options.threads
     session_options.inter_op_num_threads = 1

@@ -95,7 +95,10 @@ class Verification(Component):
     threads: Annotated[tuple[Annotated[int, Field(ge=0)], ...], *_one_or_more(0)] = Field(
         default=(1,), description="Intra-op threads that latency is measured at; 0 = onnxruntime's own choice."
     )
-    provider: Literal["cpu", "cuda", "tensorrt"] = Field(default="cpu", description="Execution provider.")
+    provider: Literal["cpu", "cuda", "tensorrt", "openvino"] = Field(
+        default="cpu",
+        description="Execution provider of onnxruntime, or openvino: Intel's runtime (extra openvino) on the same files.",
+    )
     rounds: int = Field(default=15, ge=3, description="Rounds of interleaved timing, dense and compressed in turn.")
     samples: int | None = Field(default=None, ge=1, description="Validation rows that are scored; default: all.")
     confidence: float = Field(default=0.95, gt=0, lt=1, description="Confidence of every interval.")

@@ -72,6 +72,9 @@ def write_repository(directory: Path, repository: Path, serving: Serving) -> lis
     if not directory.is_dir():
         raise InputError(f"{directory}: no such directory", hint="name the directory that compress apply wrote")
     served = served_config(directory)
+    if served["provider"] == "openvino":
+        hint = "verify the run with another provider; Triton's own OpenVINO backend is not written for"
+        raise InputError(f"{directory}: its files were measured in OpenVINO, not in onnxruntime", hint=hint)
     file = directory / served["file"]
     if not file.is_file():
         hint = "name the directory that compress apply wrote, from a recipe with a step export"

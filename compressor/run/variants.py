@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from compressor.verify.rounds import Baseline
-from compressor.verify.section import BEST_DENSE, BEST_INT8
+from compressor.verify.section import BEST_DENSE, BEST_INT8, portable
 
 MODELS: Mapping[str, str] = {"dense": "dense", "model": "compressed"}
 """What the report calls a model, by the stem of its portable file."""
@@ -32,6 +32,11 @@ def file_name(artifact: str) -> str:
 def named(artifacts: Mapping[str, Path]) -> dict[str, Path]:
     """Return files by the names that reports use, dense ones first."""
     return {label: artifacts[name] for name, label in ARTIFACTS.items() if name in artifacts}
+
+
+def runnable(files: Mapping[str, Path], provider: str) -> dict[str, Path]:
+    """Return the files that a provider is to run: those fused for onnxruntime only where it is onnxruntime."""
+    return {name: path for name, path in files.items() if provider != "openvino" or portable(name) == name}
 
 
 def final(models: Iterable[str]) -> str:

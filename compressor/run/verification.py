@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -63,6 +63,7 @@ def verify(subject: Subject, options: Verification, *, seed: int) -> dict[str, A
     Raises:
         CompressorError: rows, files or the execution provider cannot be used.
     """
+    subject = replace(subject, files=variants.runnable(subject.files, options.provider))
     measured_on = environment()  # before the load average is our own
     resampling = Resampling(confidence=options.confidence, seed=seed)
     rows = draw_examples(subject.rows, options.samples, seed=seed)

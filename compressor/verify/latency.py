@@ -1,7 +1,7 @@
 """Latency of ONNX files in onnxruntime, against the first of them and against the best of others.
 
-All files, under the tuned and under onnxruntime's default options, take turns in the same rounds (``rounds.py``), so that
-any two of them can be compared. A second session of the first model (A/A) shows what a difference of nothing looks like.
+All files, under the tuned and under onnxruntime's default options, take turns in the same rounds (``rounds.py``), in a
+fresh process (``timing.py``), so that any two of them can be compared. A second session of the first model (A/A) shows what a difference of nothing looks like.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ from pathlib import Path
 import numpy as np
 
 from compressor.model.runtime import SessionOptions
-from compressor.verify.rounds import CLOCKS, CONTROL, Baseline, Protocol, Shape, Timings, clock_of, interleave
+from compressor.verify.rounds import CLOCKS, CONTROL, Baseline, Protocol, Shape, Timings, clock_of
 from compressor.verify.statistics import Interval, ratio_of_medians
+from compressor.verify.timing import interleave
 
 PERCENTILES = (50, 90, 95)
 

@@ -1,14 +1,7 @@
-"""What a file needs in memory: opened and run in a process of its own, so that nothing else is counted.
-
-``python -m compressor.verify.memory`` reads a request on stdin and writes figures on stdout, both JSON.
-"""
+"""What a file needs in memory: opened and run in a process of its own, so that nothing else is counted."""
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 import time
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -20,6 +13,7 @@ import numpy as np
 from compressor.errors import CompressorError
 from compressor.model.runtime import SessionOptions, import_onnxruntime, open_session
 from compressor.progress import track
+from compressor.verify import apart
 from compressor.verify.inference import call, feeds, input_types, unpadded
 from compressor.verify.rounds import Shape
 
@@ -50,19 +44,9 @@ def measure_memory(files: Mapping[str, Path], shape: Shape, options: SessionOpti
 def _measured(path: Path, shape: Shape, options: SessionOptions) -> dict[str, float]:
     request = {"path": str(path.resolve()), "shape": asdict(shape), "options": asdict(options)}
     try:
-        done = subprocess.run(  # noqa: S603 - our own interpreter and module
-            [sys.executable, "-P", "-m", __name__],
-            input=json.dumps(request),
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-            capture_output=True,
-            text=True,
-            check=True,
-            timeout=PATIENCE,
-        )
-    except subprocess.SubprocessError as error:
-        said = str(getattr(error, "stderr", None) or "").strip().splitlines()
-        raise CompressorError(f"{path}: its memory cannot be measured: {said[-1] if said else error}") from error
-    found: dict[str, float] = json.loads(done.stdout)
+        found: dict[str, float] = apart.ask(__name__, request, patience=PATIENCE)
+    except CompressorError as error:
+        raise CompressorError(f"{path}: its memory cannot be measured: {error.message}", hint=error.hint) from error
     return found
 
 
@@ -72,9 +56,8 @@ def _resident(field: str) -> float:
     return next(int(line.split()[1]) for line in lines if line.startswith(f"{field}:")) * 1024 / 1e6
 
 
-def main() -> None:
-    """Answer one request."""
-    request: dict[str, Any] = json.loads(sys.stdin.read())
+def answer(request: Mapping[str, Any]) -> dict[str, float]:
+    """Open and run one file, and return the figures."""
     import_onnxruntime()
     before, start = _resident("VmRSS"), time.perf_counter()
     session = open_session(Path(request["path"]), SessionOptions(**request["options"]))
@@ -82,8 +65,4 @@ def main() -> None:
     ids = np.ones((request["shape"]["batch"], request["shape"]["sequence"]), np.int64)
     call(session, feeds(input_types(session), unpadded(ids)))
     after, peak = _resident("VmRSS"), _resident("VmHWM")
-    json.dump({"load_seconds": seconds, "session_mb": after - before, "peak_mb": peak - before}, sys.stdout)
-
-
-if __name__ == "__main__":
-    main()
+    return {"load_seconds": seconds, "session_mb": after - before, "peak_mb": peak - before}

@@ -22,8 +22,9 @@ from compressor.errors import CompressorError, InputError
 from compressor.model import max_positions
 from compressor.model.latency_table import BlockCosts, Check, LatencyTable, Workload
 from compressor.model.runtime import SessionOptions
-from compressor.verify.rounds import CONTROL, Protocol, Shape, clock_of, interleave
+from compressor.verify.rounds import CONTROL, Protocol, Shape, clock_of
 from compressor.verify.statistics import Resampling, redrawn_rounds
+from compressor.verify.timing import interleave
 from compressor.verify.variants import Left, Points, Subject, write_files
 
 VERSION = 1

@@ -13,8 +13,10 @@ from click.testing import CliRunner, Result
 from onnx import TensorProto, helper
 
 from compressor.cli import main
+from compressor.errors import InputError
 from compressor.model.runtime import SLOW_FUSION
 from compressor.run.pipeline import Finished
+from compressor.run.triton import Serving, write_repository
 
 TENSOR = re.compile(r'\{ name: "(\w+)" data_type: (\w+) dims: \[ ([-\d, ]+) \] \}')
 PARAMETER = re.compile(r'^parameters \{ key: "([^"]+)" value: \{ string_value: "([^"]*)" \} \}$', re.MULTILINE)
@@ -119,6 +121,13 @@ def test_a_recommendation_that_triton_cannot_follow_is_said(tmp_path: Path):
         assert words in config
     assert "was fastest" not in config
     assert re.findall("^name: .*$", config, flags=re.MULTILINE) == ['name: "run"']
+
+
+def test_what_was_measured_in_openvino_is_not_served_in_onnxruntime(tmp_path: Path):
+    (tmp_path / "ort_config.json").write_text('{"file": "model.onnx", "provider": "openvino", "session_config": {}}')
+    with pytest.raises(InputError, match="measured in OpenVINO"):
+        write_repository(tmp_path, tmp_path / "triton", Serving("a"))
+    assert not (tmp_path / "triton").exists()
 
 
 def test_nothing_is_overwritten_and_other_models_stay(tmp_path: Path):

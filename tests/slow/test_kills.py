@@ -19,6 +19,7 @@ STEPS = [
     {"prune": {"method": "fisher", "target": {"macs": 0.5}}},
     {"train": {"max_steps": 3, "batch_size": 8, "checkpoint_every": 1}},
     {"export": "lookup"},
+    {"quantize": {"method": "int8-dynamic", "embeddings": True}},
     {"verify": {"sequence": 8, "rounds": 3, "samples": 20}},
 ]
 MEASURED = {"README.md", "ort_config.json", "report.html", "report.json", "run.log", "stage.json"}
@@ -51,10 +52,10 @@ def test_a_run_killed_at_every_file_operation_ends_with_the_same_files(tmp_path:
     places = finished["killed"]["places"]
     assert len(places) >= 20, places
     assert finished["killed"]["early"] == []
-    for stage in ("01-prune", "02-train", "03-export", "04-verify"):
+    for stage in ("01-prune", "02-train", "03-export", "04-quantize", "05-verify"):
         inside = [one for one in places if f"/stages/{stage}/" in one]
         assert [one for one in inside if one.startswith("rename") and one.endswith("stage.json")], stage
         assert len(inside) > 1, f"nothing died inside {stage}"
-    for name in ("model.onnx", "model.safetensors", "recipe.lock.yaml"):
+    for name in ("model.onnx", "model_int8.onnx", "model.safetensors", "recipe.lock.yaml"):
         assert [one for one in places if one.partition(" ")[2].split("/", 1)[-1].startswith(name)], name
     assert hashes(place / "killed" / "out") == hashes(place / "undisturbed" / "out")

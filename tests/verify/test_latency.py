@@ -12,6 +12,7 @@ from compressor.errors import InputError
 from compressor.model import runtime
 from compressor.model.runtime import SessionOptions
 from compressor.verify import rounds
+from compressor.verify.gates import Limits, check_gates
 from compressor.verify.latency import measure
 from compressor.verify.rounds import Protocol, Shape
 from compressor.verify.statistics import Resampling
@@ -65,6 +66,31 @@ def test_ratios_and_percentiles_come_from_the_calls_times(
     assert row.cpu_ms == pytest.approx({"p50": 1.0, "p90": 1.0, "p95": 1.0})
     wall_row = measure(paths, [Shape(1, 8)], threads=(2,), protocol=QUICK)[1]
     assert wall_row.ratio.value == pytest.approx(3.0)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_identical_files_are_alike_within_three_percent_and_no_gate_says_otherwise(
+    tiny_onnx: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, seed: int
+):
+    """The clock is replaced: where a session lies in memory makes it up to 2 % slower, and every call up to 5 %."""
+    generator = np.random.default_rng(seed)
+    places: dict[object, float] = {}
+
+    def clock(session: object, _inputs: object, calls: int) -> np.ndarray:
+        place = places.setdefault(session, generator.uniform(1, 1.02))
+        return place * generator.uniform(1, 1.05, (2, calls)) * 1e-3
+
+    monkeypatch.setattr(rounds, "_time", clock)
+    path = tiny_onnx("dense")
+    protocol = Protocol(untuned=False, vocabulary=64, resampling=Resampling(resamples=200))
+    row = measure({"dense": path, "copy": path}, [Shape(1, 8)], protocol=protocol)[1]
+    assert len(places) == 15, "five loads of two models and of the control"
+    assert abs(row.ratio.value - 1) < 0.03
+    assert abs(row.control.value - 1) < 0.03
+    assert row.ratio.lower <= row.ratio.upper
+    verdicts = [check_gates(Limits(latency=limit), latency=[row])[0].verdict for limit in (0.97, 1.03)]
+    assert verdicts[0] != "pass", "a file is no faster than itself"
+    assert verdicts[1] != "fail", "and no slower"
 
 
 def test_warm_up_goes_on_until_two_windows_agree(monkeypatch: pytest.MonkeyPatch):

@@ -11,6 +11,8 @@ from compressor.model.runtime import SessionOptions
 from compressor.verify.memory import measure_memory
 from compressor.verify.rounds import Shape
 
+pytestmark = pytest.mark.usefixtures("own_processes")
+
 
 def test_a_larger_file_takes_more_memory_by_what_its_weights_take(tiny_onnx: Callable[..., Path]):
     rows = 2_000_000
