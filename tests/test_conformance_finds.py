@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import ModuleType
 from typing import Any, ClassVar
 
 import pytest
@@ -35,14 +38,14 @@ from compressor.testing import (
     assert_pattern_conforms,
     assert_task_conforms,
 )
+from compressor.testing.declarations import heavy_imports
 from tests.lookup import Lookup
 
 
 @pytest.fixture(autouse=True)
-def _light(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Look away from the imports of this module, but where they are what is tested."""
-    if "imports_torch" not in request.node.name:
-        monkeypatch.setattr("compressor.testing.declarations.heavy_imports", lambda _: ())
+def _light(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Look away from the imports of this module, which are those of a test."""
+    monkeypatch.setattr("compressor.testing.declarations.heavy_imports", lambda _: ())
 
 
 def first_units(session: Session, *, kept: float = 0.5) -> dict[str, Tensor]:
@@ -276,7 +279,16 @@ def test_a_declaration_that_breaks_the_rules_is_found(component: Component, mess
         assert_declaration_conforms(component)
 
 
-def test_a_declaration_that_imports_torch_is_found():
-    """This module does."""
-    with pytest.raises(AssertionError, match=f"importing {__name__} imports torch"):
+def test_a_declaration_that_imports_what_is_slow_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "onnxruntime.py").write_text("")  # in place of the real one, which takes seconds
+    (tmp_path / "slow_plugin.py").write_text("import onnxruntime")
+    monkeypatch.syspath_prepend(tmp_path)
+    module = ModuleType("slow_plugin")
+    module.__file__ = str(tmp_path / "slow_plugin.py")
+    monkeypatch.setitem(sys.modules, "slow_plugin", module)
+    assert heavy_imports("slow_plugin") == ("onnxruntime",)
+    monkeypatch.setattr("compressor.testing.declarations.heavy_imports", lambda _: ("onnxruntime",))
+    with pytest.raises(
+        AssertionError, match=f"importing {__name__} imports onnxruntime; import them inside its method"
+    ):
         assert_declaration_conforms(Summed())

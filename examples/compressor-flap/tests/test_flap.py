@@ -43,11 +43,11 @@ def test_a_head_scores_the_mean_of_its_columns():
 def test_compensation_is_exact_where_nothing_fluctuates():
     session = tiny_session()
     for group in session.groups:
-        if group.kind == "ffn_neurons":  # half of the neurons become constants
+        if group.kind == "ffn_neurons":  # half of the neurons become constants: a fifth of the MACs
             producer = session.model.get_submodule(group.producers[0].module)
             producer.weight[: group.units // 2] = 0
             producer.bias[: group.units // 2] = 1.0
-    method = Flap(target={"macs": 0.75}, metric="ifv", standardize=False)
+    method = Flap(target={"macs": 0.85}, metric="ifv", standardize=False)
     pruned = method.prune(session)
     batch = next(session.calibration.batches(session.device))
     dense = raw_output(session.model, batch)
