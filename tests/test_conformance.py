@@ -71,7 +71,8 @@ def family_conforms(one: Registered, _: Path) -> None:
 
 
 def loss_conforms(one: Registered, _: Path) -> None:
-    assert_loss_conforms(made(one, **(CONTRAST if one.name == "contrastive" else {})))
+    contrast = one.name == "contrastive"  # compares the batch's samples with one another
+    assert_loss_conforms(made(one, **(CONTRAST if contrast else {})), separable=not contrast)
 
 
 @cache

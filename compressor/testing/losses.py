@@ -22,7 +22,7 @@ from compressor.train import TrainingRun
 TOLERANCE = 1e-5
 
 
-def assert_loss_conforms(loss: Loss, session: Session | None = None) -> None:
+def assert_loss_conforms(loss: Loss, session: Session | None = None, *, separable: bool = True) -> None:
     """Assert that a loss keeps its contract: a plugin author's one-line test.
 
     It is a finite scalar with a gradient, the mean over its samples of what each alone would have, the same when it is
@@ -32,6 +32,7 @@ def assert_loss_conforms(loss: Loss, session: Session | None = None) -> None:
     Args:
         loss: with its options.
         session: whose model is trained; default: a tiny BERT with labelled rows of random words.
+        separable: whether it is such a mean; False for a contrast of the batch's samples with one another.
     """
     assert_declaration_conforms(loss)
     with TemporaryDirectory() as directory, asserted(loss):
@@ -46,17 +47,22 @@ def assert_loss_conforms(loss: Loss, session: Session | None = None) -> None:
         torch.autograd.backward(whole)
         reached = [parameter for parameter in run.student.parameters() if parameter.grad is not None]
         assert any(bool(parameter.grad.any()) for parameter in reached if parameter.grad is not None), "no gradient"
-        halves = [{name: value[part] for name, value in batch.items()} for part in (slice(4), slice(4, 8))]
-        mean = sum(float(_value(run, half).detach()) for half in halves) / 2
-        assert abs(float(whole.detach()) - mean) <= TOLERANCE * max(1.0, abs(mean)), (
-            f"the loss of 8 samples is {float(whole.detach()):g}, the mean of its halves {mean:g}: expected a mean over samples"
-        )
+        if separable:
+            _assert_mean(run, batch, float(whole.detach()))
         state = {name: value.clone() for name, value in run.objective.state_dict_of_losses().items()}
         resumed = _started(loss, given)
         resumed.objective.load_state_dict_of_losses(state)
         again = float(_value(resumed, batch).detach())
         assert again == float(_value(run, batch).detach()), "a restored loss gave another value"
         assert not dense.changes(given.teacher), f"the dense model: {'; '.join(dense.changes(given.teacher))}"
+
+
+def _assert_mean(run: TrainingRun, batch: dict[str, Tensor], whole: float) -> None:
+    halves = [{name: value[part] for name, value in batch.items()} for part in (slice(4), slice(4, 8))]
+    mean = sum(float(_value(run, half).detach()) for half in halves) / 2
+    assert abs(whole - mean) <= TOLERANCE * max(1.0, abs(mean)), (
+        f"the loss of 8 samples is {whole:g}, the mean of its halves {mean:g}: expected a mean over samples"
+    )
 
 
 def _started(loss: Loss, session: Session) -> TrainingRun:
