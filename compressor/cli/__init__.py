@@ -39,6 +39,10 @@ VERBS = {
     "components": ("compressor.cli.recipes:components", "List what recipes can name, or explain one with its options."),
     "plugins": ("compressor.cli.recipes:plugins", "List the installed plugins, with those that failed to load."),
     "schema": ("compressor.cli.recipes:schema", "Print the JSON Schema of a recipe, for editors."),
+    "new-plugin": (
+        "compressor.cli.scaffold:new_plugin",
+        "Write a package with a method or a criterion of your own, its test, a recipe and a README.",
+    ),
 }
 """Verb -> where it lives ("module:function") and its help, in the table and on its own page."""
 

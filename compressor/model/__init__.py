@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from compressor.model.blocks import Blocks
     from compressor.model.checkpoint import fingerprint, load, load_pretrained, save
     from compressor.model.constant import removable_units
+    from compressor.model.costs import encoder_macs, unit_prices
     from compressor.model.depth import skipped
     from compressor.model.elements import apply_masks, removed_elements, split_masks, zero_masks
     from compressor.model.groups import ParamSlice, PrunableGroup, UnitKind
@@ -43,6 +44,7 @@ __all__ = [
     "apply_shapes",
     "collate",
     "divided_weights",
+    "encoder_macs",
     "file_sparsity",
     "filtered_weights",
     "fingerprint",
@@ -62,6 +64,7 @@ __all__ = [
     "skipped",
     "split_masks",
     "stored_weights",
+    "unit_prices",
     "zero_masks",
 ]
 
@@ -70,6 +73,7 @@ _FILES = {
     "blocks": ("Blocks",),
     "checkpoint": ("fingerprint", "load", "load_pretrained", "save"),
     "constant": ("removable_units",),
+    "costs": ("encoder_macs", "unit_prices"),
     "depth": ("skipped",),
     "elements": ("apply_masks", "removed_elements", "split_masks", "zero_masks"),
     "groups": ("ParamSlice", "PrunableGroup", "UnitKind"),

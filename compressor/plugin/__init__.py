@@ -18,6 +18,7 @@ from compressor.plugin.components import (
 from compressor.plugin.hookspecs import hookimpl
 from compressor.plugin.quantization import QuantizationData
 from compressor.plugin.registry import PluginFailure, Provider, Registry
+from compressor.plugin.running import RunningScores
 from compressor.plugin.target import Target
 from compressor.plugin.training import Training
 
@@ -37,6 +38,7 @@ __all__ = [
     "QuantizationData",
     "Quantizer",
     "Registry",
+    "RunningScores",
     "SparsityPattern",
     "Target",
     "Task",

@@ -140,7 +140,7 @@ def open_announced(plan: Plan, run_dir: Path, conditions: Conditions) -> Session
     """
     conditions.tell(f"load {plan.recipe.model} on {conditions.device}")
     session = open_session(plan, conditions.registry, run_dir, conditions.device)
-    check_method(plan, session.model)
+    check_method(plan, session)
     conditions.tell(
         f"calibrate on {len(session.calibration.rows)} rows of task '{session.task.name}', "
         f"{session.calibration.mean_length:.2f} tokens on average"

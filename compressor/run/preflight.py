@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import torch
-from torch import nn
 from transformers.integrations.integration_utils import get_reporting_integration_callbacks
 
 from compressor.errors import RecipeError, SetupError
@@ -16,7 +15,10 @@ from compressor.plugin import PruningMethod, Target, Training
 from compressor.plugin.component import nested
 from compressor.recipe.options import Verification
 from compressor.recipe.plan import Plan, Step
-from compressor.run.calls import plugin_call
+from compressor.run.calls import plugin_call, read_only
+
+if TYPE_CHECKING:
+    from compressor.run.session import Session
 
 
 def verifications(plan: Plan) -> Iterator[tuple[Step, Verification]]:
@@ -114,7 +116,7 @@ def check_lengths(plan: Plan, longest: int) -> None:
         raise RecipeError(problems)
 
 
-def check_method(plan: Plan, model: nn.Module) -> None:
+def check_method(plan: Plan, session: Session) -> None:
     """Let the first method that prunes look at the model; what later ones find depends on what it leaves.
 
     Raises:
@@ -122,5 +124,5 @@ def check_method(plan: Plan, model: nn.Module) -> None:
     """
     step = next((step for step in plan.steps if isinstance(step.component, PruningMethod)), None)
     if step is not None:
-        with plugin_call(step.component, f"step {step.slug}"):
-            cast("PruningMethod", step.component).check(model)
+        with plugin_call(step.component, f"step {step.slug}"), read_only(step.component, session):
+            cast("PruningMethod", step.component).check(session.model)

@@ -22,10 +22,10 @@ from compressor.model.files import write_text
 from compressor.model.masks import Masks
 from compressor.model.outputs import OUTPUT_NAMES
 from compressor.plugin import Training, hookimpl
-from compressor.plugin.components import Exporter, PruningMethod, Quantizer
+from compressor.plugin.components import Exporter, Pruned, PruningMethod, Quantizer
 from compressor.recipe.options import Verification
 from compressor.recipe.plan import Step
-from compressor.run.calls import NamedFamily, plugin_call
+from compressor.run.calls import NamedFamily, plugin_call, read_only
 from compressor.run.pruning import applied, checked_pruned
 from compressor.run.quantization import quantization_data
 from compressor.run.session import Outcome, Session, latest
@@ -44,8 +44,7 @@ def _prune(step: Step, session: Session) -> dict[str, Any]:
     place = f"step {step.slug}"
     family = NamedFamily(session.family, place)
     with plugin_call(step.component, place):
-        given = session.given.get(step.slug)
-        pruned = given or checked_pruned(cast("PruningMethod", step.component).prune(session))
+        pruned = session.given.get(step.slug) or _pruned(step, session)
         done = applied(session, family, pruned)
     shrunk, stage = done.model, _stage(step, session)
     checkpoint.save(shrunk, stage / "model")
@@ -65,6 +64,12 @@ def _prune(step: Step, session: Session) -> dict[str, Any]:
     session.weight_masks.save(stage / WEIGHT_MASKS)
     write_text(stage / ALIGNED, json.dumps(sorted(session.aligned)))
     return figures
+
+
+def _pruned(step: Step, session: Session) -> Pruned:
+    """Call the method, which may read the session and changes nothing of it."""
+    with read_only(step.component, session):
+        return checked_pruned(cast("PruningMethod", step.component).prune(session))
 
 
 def _train(step: Step, session: Session) -> dict[str, Any]:
@@ -118,7 +123,7 @@ def _export(step: Step, session: Session) -> dict[str, Any]:
     names = {"input_names": session.input_names, "output_names": OUTPUT_NAMES[session.task.head]}
     made: dict[str, Artifact] = {}
     for name, model in (("dense", session.teacher), ("model", session.model)):
-        with plugin_call(exporter, f"step {step.slug}"):
+        with plugin_call(exporter, f"step {step.slug}"), read_only(exporter, session):
             made[name] = exporter.export(model, stage / file_name(name), **names)
             fused = exporter.export_fused(model, stage / file_name(f"{name}_ort"), **names)
         if fused is not None:
@@ -214,6 +219,6 @@ def join(step: Step, session: Session) -> None:
     """Take part in a step that the first of several processes does; what comes of it is read from its files."""
     with plugin_call(step.component, f"step {step.slug}"):
         if isinstance(step.component, PruningMethod):
-            step.component.prune(session)
+            _pruned(step, session)
         else:
             TrainingRun(session, cast("Training", step.component)).fit()

@@ -14,7 +14,7 @@ from compressor.errors import CompressorError, SetupError
 from compressor.plugin.components import PruningMethod
 from compressor.processes import Processes
 from compressor.recipe.sweep import Point, SweepPlan
-from compressor.run.calls import plugin_call
+from compressor.run.calls import plugin_call, read_only
 from compressor.run.documents import REPORT, SWEEP, write_documents
 from compressor.run.fingerprints import stage_fingerprints
 from compressor.run.journal import Journal
@@ -127,7 +127,8 @@ class _Sweep:
             members = iter(method.prune_all(session, targets))
             for number, point in enumerate(missing):
                 torch.manual_seed(session.seed)  # as a run of this point alone would
-                found = next(members, None)
+                with read_only(method, session):
+                    found = next(members, None)
                 if found is None:
                     raise CompressorError(f"prune_all yielded {number} of {len(missing)} results, one for each target")
                 pruned = checked_pruned(found)

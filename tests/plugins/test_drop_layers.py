@@ -21,13 +21,13 @@ from compressor.recipe.loader import load_recipe
 from compressor.recipe.plan import compile_plan
 from compressor.run import load
 from compressor.run.session import Session
-from compressor.testing import tiny_model
+from compressor.testing import TinyTexts, session_on, tiny_model
 from compressor_plugins.families.bert import Bert
 from compressor_plugins.methods import _drop_layers
 from compressor_plugins.methods.drop_layers import DropLayers
 from compressor_plugins.methods.fisher import Fisher
 from compressor_plugins.methods.kprune import KPrune
-from tests.plugins.sessions import FAMILIES, LabelFree, Labelled, session_on
+from tests.plugins.sessions import FAMILIES, Labelled
 from tests.toys import squad_recipe
 
 LAYERS = 5
@@ -43,7 +43,7 @@ def regression() -> Session:
 
 
 def embeddings() -> Session:
-    return session_on(tiny_model(num_labels=None, num_hidden_layers=LAYERS), Bert(), LabelFree())
+    return session_on(tiny_model(num_labels=None, num_hidden_layers=LAYERS), Bert(), TinyTexts())
 
 
 def questions(directory: Path) -> Session:

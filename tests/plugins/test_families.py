@@ -34,11 +34,6 @@ def implementations(model_type: str) -> list[str]:
 CASES = [(model_type, attention) for model_type in FAMILIES for attention in implementations(model_type)]
 
 
-@pytest.mark.parametrize("model_type", FAMILIES)
-def test_family_conforms(model_type: str) -> None:
-    assert_family_conforms(FAMILIES[model_type], model_type)
-
-
 @pytest.mark.parametrize(("model_type", "attention"), CASES)
 def test_shrunk_model_matches_masked_model_on_ragged_padding(model_type: str, attention: str) -> None:
     model: Any = tiny_model(model_type, attention=attention, num_hidden_layers=4)
