@@ -190,6 +190,7 @@ def _shaped(model_class: Any, family: Family) -> Any:
         kept = shapes.counts(config, groups)
         if kept:
             surgery.apply_shapes(self, groups, kept)
+        if kept or getattr(config, shapes.LAYERS, None):
             family.after_shrink(self)
 
     # transformers looks at a class's name and at the source of its module.

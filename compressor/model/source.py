@@ -25,6 +25,8 @@ WANTED = ("*.json", "*.safetensors", "*.txt", "*.model")
 class UnknownModelTypeError(InputError):
     """No installed family covers the checkpoint's ``model_type``."""
 
+    model_type: str = ""
+
 
 def local_directory(model: str, revision: str | None = None) -> Path:
     """Return the directory of a checkpoint, downloading a model of the hub into its cache first.
@@ -92,11 +94,13 @@ def checkpoint_config(directory: Path, model_types: Iterable[str]) -> Any:
             hint="name the directory that save_pretrained wrote",
         ) from error
     if model_type not in supported:
-        raise UnknownModelTypeError(
+        unknown = UnknownModelTypeError(
             f"{path}: model_type '{model_type}' belongs to no installed family; supported: {', '.join(supported)}"
             f"{did_you_mean(str(model_type), supported)}",
             hint="compress components family lists the families; a plugin can add one",
         )
+        unknown.model_type = str(model_type)
+        raise unknown
     try:
         return AutoConfig.from_pretrained(str(directory), trust_remote_code=False, local_files_only=True)
     except Exception as error:  # transformers 5 checks configs with errors of its own, 4.57 with whatever breaks

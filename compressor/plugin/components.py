@@ -149,14 +149,24 @@ class SparsityPattern(Component):
 
 
 class ModelFamily(Component):
-    """A table that says where a family of models keeps its heads and neurons."""
+    """A table that says where a family of models keeps its heads and neurons.
+
+    Attributes:
+        model_types: as in ``config.json``, that the table is right for.
+        refused: relatives that no table can describe, each with the reason that a user is given.
+    """
 
     kind: ClassVar[str] = "family"
     model_types: ClassVar[tuple[str, ...]]
+    refused: ClassVar[Mapping[str, str]] = {}
 
     @abc.abstractmethod
     def groups(self, model: nn.Module) -> tuple[PrunableGroup, ...]:
         """Return every prunable group of the model as it is now, bottom to top, attention before FFN."""
+
+    def fixed_layers(self, model: nn.Module) -> Mapping[int, str]:
+        """Return the layers that cannot be dropped, by number, each with the reason (none, for most families)."""
+        return {}
 
     def after_shrink(self, model: nn.Module) -> None:
         """Adjust what slices cannot express (nothing, for most families)."""

@@ -38,18 +38,20 @@ class Sublayer:
     """What passed through one group's sublayer in the last forward; an attribute is missing until then.
 
     Attributes:
-        residual: the sublayer's input, which the residual connection adds, shape (B, T, D).
+        read: what the producers read, shape (B, T, D).
+        residual: what the residual connection adds, shape (B, T, D); in post-LN layers the same.
         activations: what the consumer read, shape (B, T, units * width); masked if a mask was entered before.
         output: what the consumer gave, bias included, shape (B, T, D).
     """
 
+    read: Tensor
     residual: Tensor
     activations: Tensor
     output: Tensor
 
     @property
     def before_norm(self) -> Tensor:
-        """Return what the LayerNorm after the sublayer reads, shape (B, T, D)."""
+        """Return what the LayerNorm after the sublayer reads, or what a pre-LN one adds up to, shape (B, T, D)."""
         return self.residual + self.output
 
 
@@ -220,7 +222,7 @@ def resumed(model: nn.Module, calls: Mapping[str, LayerCall], layer: str, hidden
 def watched(model: nn.Module, groups: Sequence[PrunableGroup]) -> Iterator[dict[str, Sublayer]]:
     """Collect, inside a ``with`` block, what passes through each group's sublayer, by group name.
 
-    Of an emptied attention only the consumer's bias is left, and that module reads the residual; activations mean
+    Of an emptied block only the consumer's bias is left, and that module reads what the producers did; activations mean
     nothing then.
     """
     seen = {group.name: Sublayer.__new__(Sublayer) for group in groups}
@@ -235,9 +237,11 @@ def watched(model: nn.Module, groups: Sequence[PrunableGroup]) -> Iterator[dict[
         for group in groups:
             sublayer = seen[group.name]
             consumer = model.get_submodule(group.consumer.module)
-            emptied = group.kind == "heads" and not group.units
-            producer = consumer if emptied else model.get_submodule(group.producers[0].module)
-            stack.enter_context(producer.register_forward_pre_hook(reads(sublayer, "residual")))
+            emptied = not group.units and (group.kind == "heads" or group.inner_consumer)
+            producer = consumer if emptied else model.get_submodule(group.reader)
+            entry = model.get_submodule(group.norm) if group.norm else producer
+            stack.enter_context(producer.register_forward_pre_hook(reads(sublayer, "read")))
+            stack.enter_context(entry.register_forward_pre_hook(reads(sublayer, "residual")))
             stack.enter_context(consumer.register_forward_pre_hook(reads(sublayer, "activations")))
             stack.enter_context(consumer.register_forward_hook(gives(sublayer)))
         yield seen
