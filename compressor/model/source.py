@@ -20,6 +20,8 @@ WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 WANTED = ("*.json", "*.safetensors", "*.txt", "*.model")
 """What a run reads of a repository on the hub: config, weights, tokenizer."""
+UNWANTED = "[!0-9]*/*"
+"""Directories of other formats; those of a sentence encoder's modules begin with a number: ``1_Pooling``."""
 
 
 class UnknownModelTypeError(InputError):
@@ -62,7 +64,9 @@ def checkpoint_directory(path: Path) -> Path:
 
 def _download(model: str, revision: str | None) -> Path:
     try:
-        return Path(snapshot_download(model, revision=revision, allow_patterns=list(WANTED), ignore_patterns=["*/*"]))
+        return Path(
+            snapshot_download(model, revision=revision, allow_patterns=list(WANTED), ignore_patterns=[UNWANTED])
+        )
     except GatedRepoError as error:
         raise SetupError(f"{model}: the hub gives this model to logged-in users only", hint="hf auth login") from error
     except RepositoryNotFoundError as error:

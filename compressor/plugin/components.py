@@ -149,12 +149,7 @@ class SparsityPattern(Component):
 
 
 class ModelFamily(Component):
-    """A table that says where a family of models keeps its heads and neurons.
-
-    Attributes:
-        model_types: as in ``config.json``, that the table is right for.
-        refused: relatives that no table can describe, each with the reason that a user is given.
-    """
+    """A table that says where a family of models keeps its heads and neurons; why relatives are refused, by model type."""
 
     kind: ClassVar[str] = "family"
     model_types: ClassVar[tuple[str, ...]]
@@ -236,6 +231,9 @@ class Exporter(Component):
 
     kind: ClassVar[str] = "exporter"
 
+    def check(self, model: nn.Module, task: Task) -> None:
+        """Refuse, by an ``InputError``, a model that the options do not suit, before anything expensive is done."""
+
     @abc.abstractmethod
     def export(
         self, model: nn.Module, path: Path, *, input_names: Sequence[str], output_names: Sequence[str]
@@ -248,8 +246,10 @@ class Exporter(Component):
 
     def export_fused(
         self, model: nn.Module, path: Path, *, input_names: Sequence[str], output_names: Sequence[str]
-    ) -> Artifact | None:
-        """Export ``model`` once more, with operators that onnxruntime alone knows; return None, as here, for no such file.
+    ) -> Artifact | str | None:
+        """Export ``model`` once more, with operators that onnxruntime alone knows.
+
+        Returns None, as here, for no such file; a reason, for the report, where one was asked for and cannot be.
 
         Raises:
             CompressorError: the file does not reproduce torch within the tolerance.

@@ -26,11 +26,12 @@ Run = Callable[[nn.Module, Batch], Any]
 
 @dataclass(frozen=True)
 class LayerCall:
-    """What a layer was called with, hidden states aside, and whether it gives them back in a tuple."""
+    """What a layer was called with, hidden states aside, whether it gives them back in a tuple, and of what length."""
 
     args: tuple[Any, ...]
     kwargs: Mapping[str, Any]
     gives_tuple: bool
+    length: int = 1
 
 
 @dataclass
@@ -96,7 +97,8 @@ def record(
         def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
             if name in calls or not args or not isinstance(args[0], Tensor):
                 raise CompressorError(f"{name}: expected one call, with the hidden states as first argument")
-            calls[name] = LayerCall(args[1:], kwargs, gives_tuple=isinstance(output, tuple))
+            length = len(output) if isinstance(output, tuple) else 0
+            calls[name] = LayerCall(args[1:], kwargs, gives_tuple=length > 0, length=length)
             inputs[name] = args[0].detach()
 
         return hook
@@ -170,12 +172,14 @@ class _Skipped(nn.Module):
         Input: (B, T, D) and whatever else the layer is called with. Output: the same, as the layer gives it.
     """
 
-    def __init__(self, call: LayerCall) -> None:
+    def __init__(self, call: LayerCall, layer: nn.Module) -> None:
         super().__init__()
-        self.gives_tuple = call.gives_tuple
+        own = {name: value for name, value in vars(layer).items() if not name.startswith("_")}
+        vars(self).update(own)  # encoders ask their layers, e.g. which masks to give them
+        self.gives_tuple, self.rest = call.gives_tuple, (None,) * (call.length - 1)
 
     def forward(self, hidden: Tensor, *_: Any, **__: Any) -> Any:
-        return (hidden,) if self.gives_tuple else hidden
+        return (hidden, *self.rest) if self.gives_tuple else hidden
 
 
 @contextmanager
@@ -189,8 +193,8 @@ def without(model: nn.Module, calls: Mapping[str, LayerCall], layers: Iterable[s
     """
     originals = {name: model.get_submodule(name) for name in layers}
     try:
-        for name in originals:
-            model.set_submodule(name, _Skipped(calls[name]))
+        for name, layer in originals.items():
+            model.set_submodule(name, _Skipped(calls[name], layer))
         yield
     finally:
         for name, module in originals.items():

@@ -81,11 +81,8 @@ def layers_to_keep(target: Target, session: Session) -> int:
             f"target {target!r} keeps no layer: the dense model has {dense}; lowest reachable: {lowest}",
             hint=f"ask for layers: {lowest} or more",
         )
-    fixed = session.family.fixed_layers(session.model)
-    if count < len(fixed):
-        raise InputError(
-            f"target {target!r} keeps {count} layers; {len(fixed)} cannot go: {next(iter(fixed.values()))}"
-        )
+    for why in list(session.family.fixed_layers(session.model).values())[count:]:
+        raise InputError(f"target {target!r} keeps {count} of {dense} layers, too few: {why}")
     return count
 
 
