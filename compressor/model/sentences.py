@@ -86,12 +86,12 @@ def read_pooling(directory: Path) -> Pooling | str:
             return f"the modules {', '.join(kinds)}"
         path = directory / modules[1]["path"] / "config.json"
         config = json.loads(path.read_text(encoding="utf-8"))
-        asked = [name for name, on in config.items() if name.startswith("pooling_mode_") and on]
+        named = config.get("pooling_mode")  # one name, in later versions
+        marks = {} if named else {"pooling_mode_mean_tokens": True, **config}  # what a file leaves out is the mean
+        asked = [name for name, on in marks.items() if name.startswith("pooling_mode_") and on] or [named]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{path}: expected what sentence-transformers writes: {error!r}") from error
-    named = config.get("pooling_mode")  # one name, in later versions
-    asked = asked or ([named] if isinstance(named, str) else [])
     known = {**MODES, **{mode: mode for mode in MODES.values()}}
-    if len(asked) != 1 or asked[0] not in known:
-        return f"the pooling {' + '.join(map(str, asked)) or 'of no kind'}"
-    return Pooling(known[asked[0]], PARTS[2] in kinds)
+    if len(asked) != 1 or str(asked[0]) not in known:
+        return f"the pooling {' + '.join(map(str, asked))}"
+    return Pooling(known[str(asked[0])], PARTS[2] in kinds)
