@@ -17,12 +17,13 @@ if TYPE_CHECKING:
     from compressor.model.costs import encoder_macs, unit_prices
     from compressor.model.depth import skipped
     from compressor.model.elements import apply_masks, removed_elements, split_masks, zero_masks
+    from compressor.model.emptied import BiasOnly, EmptyAttention
     from compressor.model.groups import ParamSlice, PrunableGroup, UnitKind
     from compressor.model.masks import Masks, Scores
     from compressor.model.outputs import accepted_inputs, max_positions, raw_output, read_output
     from compressor.model.runtime import SessionOptions, open_session
     from compressor.model.source import local_directory
-    from compressor.model.surgery import BiasOnly, EmptyAttention, Family, apply_shapes, masked, shrink
+    from compressor.model.surgery import Family, apply_shapes, masked, shrink
     from compressor.model.weights import WeightFilter, divided_weights, filtered_weights
 
 __all__ = [
@@ -82,7 +83,8 @@ _FILES = {
     "outputs": ("accepted_inputs", "max_positions", "raw_output", "read_output"),
     "runtime": ("SessionOptions", "open_session"),
     "source": ("local_directory",),
-    "surgery": ("BiasOnly", "EmptyAttention", "Family", "apply_shapes", "masked", "shrink"),
+    "emptied": ("BiasOnly", "EmptyAttention"),
+    "surgery": ("Family", "apply_shapes", "masked", "shrink"),
     "weights": ("WeightFilter", "divided_weights", "filtered_weights"),
 }
 

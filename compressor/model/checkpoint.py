@@ -27,7 +27,7 @@ from transformers import (
 from transformers.utils import logging as chatter
 
 from compressor.errors import CompressorError, InputError
-from compressor.model import shapes, surgery
+from compressor.model import sentences, shapes, surgery
 from compressor.model.companions import copy_companions
 from compressor.model.source import checkpoint_config, checkpoint_directory, local_directory, weight_files
 
@@ -118,6 +118,8 @@ def load_pretrained(
             f"says {config.num_labels}",
             hint="give the checkpoint that was fine-tuned for this task with -m, or choose the task it was tuned for",
         )
+    if head == "feature-extraction":
+        sentences.remember(config, directory)
     return _load(model_class, directory, config, families, new_head=makes_head)
 
 
@@ -190,6 +192,7 @@ def _shaped(model_class: Any, family: Family) -> Any:
         kept = shapes.counts(config, groups)
         if kept:
             surgery.apply_shapes(self, groups, kept)
+        if kept or getattr(config, shapes.LAYERS, None):
             family.after_shrink(self)
 
     # transformers looks at a class's name and at the source of its module.

@@ -149,14 +149,19 @@ class SparsityPattern(Component):
 
 
 class ModelFamily(Component):
-    """A table that says where a family of models keeps its heads and neurons."""
+    """A table that says where a family of models keeps its heads and neurons; why relatives are refused, by model type."""
 
     kind: ClassVar[str] = "family"
     model_types: ClassVar[tuple[str, ...]]
+    refused: ClassVar[Mapping[str, str]] = {}
 
     @abc.abstractmethod
     def groups(self, model: nn.Module) -> tuple[PrunableGroup, ...]:
         """Return every prunable group of the model as it is now, bottom to top, attention before FFN."""
+
+    def fixed_layers(self, model: nn.Module) -> Mapping[int, str]:
+        """Return the layers that cannot be dropped, by number, each with the reason (none, for most families)."""
+        return {}
 
     def after_shrink(self, model: nn.Module) -> None:
         """Adjust what slices cannot express (nothing, for most families)."""
@@ -226,6 +231,9 @@ class Exporter(Component):
 
     kind: ClassVar[str] = "exporter"
 
+    def check(self, model: nn.Module, task: Task) -> None:
+        """Refuse, by an ``InputError``, a model that the options do not suit, before anything expensive is done."""
+
     @abc.abstractmethod
     def export(
         self, model: nn.Module, path: Path, *, input_names: Sequence[str], output_names: Sequence[str]
@@ -238,8 +246,10 @@ class Exporter(Component):
 
     def export_fused(
         self, model: nn.Module, path: Path, *, input_names: Sequence[str], output_names: Sequence[str]
-    ) -> Artifact | None:
-        """Export ``model`` once more, with operators that onnxruntime alone knows; return None, as here, for no such file.
+    ) -> Artifact | str | None:
+        """Export ``model`` once more, with operators that onnxruntime alone knows.
+
+        Returns None, as here, for no such file; a reason, for the report, where one was asked for and cannot be.
 
         Raises:
             CompressorError: the file does not reproduce torch within the tolerance.

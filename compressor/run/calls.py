@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -115,6 +115,11 @@ class NamedFamily:
         """Return the prunable groups of the model as it is now."""
         with plugin_call(self.family, self.place):
             return self.family.groups(model)
+
+    def fixed_layers(self, model: nn.Module) -> Mapping[int, str]:
+        """Return the layers that cannot be dropped, with reasons."""
+        with plugin_call(self.family, self.place):
+            return self.family.fixed_layers(model)
 
     def after_shrink(self, model: nn.Module) -> None:
         """Adjust what slices cannot express."""

@@ -54,14 +54,20 @@ def families(registry: Registry) -> Mapping[str, ModelFamily]:
 
 @contextmanager
 def failures_named(registry: Registry) -> Iterator[None]:
-    """Name the plugins that failed to load when a model's family is not found: one of them may provide it.
+    """Say why a model's family is not found: nothing can describe it, or a plugin that failed to load may provide it.
 
     Raises:
-        PluginError: no installed family covers the model, and there are such plugins.
+        InputError: an installed family says why it cannot cover the model.
+        PluginError: no installed family covers the model, and there are plugins that failed to load.
     """
     try:
         yield
     except UnknownModelTypeError as error:
+        for name in registry.names("family"):
+            why = cast("type[ModelFamily]", registry.get("family", name)).refused.get(error.model_type)
+            if why:
+                message = f"{error.model_type}: heads and neurons of this architecture cannot be removed: {why}"
+                raise InputError(message, hint="compress components family lists what can be pruned") from error
         if not registry.failures:
             raise
         broken = "\n".join(f"  {failure}" for failure in registry.failures)

@@ -59,6 +59,7 @@ def build_report(session: Session) -> dict[str, Any]:
             "calibration_mean_length": session.calibration.mean_length,
         },
         **_sparsity(session),
+        **({"not_fused": why} if (why := latest(session, "not_fused")) else {}),
         "layers": _layers(session),
         "model": {name: size for name, size in sizes.items() if size is not None},
         **{name: checks[name] for name in CHECKS if name in checks},

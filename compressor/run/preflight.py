@@ -13,6 +13,7 @@ from compressor.errors import RecipeError, SetupError
 from compressor.model.runtime import import_onnxruntime, require_provider
 from compressor.plugin import PruningMethod, Target, Training
 from compressor.plugin.component import nested
+from compressor.plugin.components import Exporter
 from compressor.recipe.options import Verification
 from compressor.recipe.plan import Plan, Step
 from compressor.run.calls import plugin_call, read_only
@@ -117,7 +118,7 @@ def check_lengths(plan: Plan, longest: int) -> None:
 
 
 def check_method(plan: Plan, session: Session) -> None:
-    """Let the first method that prunes look at the model; what later ones find depends on what it leaves.
+    """Let exporters and the first method that prunes look at the model; what later ones find depends on what it leaves.
 
     Raises:
         CompressorError: its options do not suit the model, or it fails.
@@ -126,3 +127,7 @@ def check_method(plan: Plan, session: Session) -> None:
     if step is not None:
         with plugin_call(step.component, f"step {step.slug}"), read_only(step.component, session):
             cast("PruningMethod", step.component).check(session.model)
+    for step in plan.steps:
+        if isinstance(exporter := step.component, Exporter):
+            with plugin_call(exporter, f"step {step.slug}"):
+                exporter.check(session.model, plan.task)

@@ -122,14 +122,17 @@ def _export(step: Step, session: Session) -> dict[str, Any]:
     exporter = cast("Exporter", step.component)
     names = {"input_names": session.input_names, "output_names": OUTPUT_NAMES[session.task.head]}
     made: dict[str, Artifact] = {}
+    not_fused: dict[str, str] = {}
     for name, model in (("dense", session.teacher), ("model", session.model)):
         with plugin_call(exporter, f"step {step.slug}"), read_only(exporter, session):
             made[name] = exporter.export(model, stage / file_name(name), **names)
             fused = exporter.export_fused(model, stage / file_name(f"{name}_ort"), **names)
-        if fused is not None:
+        if isinstance(fused, str):
+            not_fused["not_fused"] = fused
+        elif fused is not None:
             made[f"{name}_ort"] = fused
     session.artifacts |= made
-    figures: dict[str, Any] = {"artifacts": {name: _plain(artifact) for name, artifact in made.items()}}
+    figures: dict[str, Any] = {"artifacts": {name: _plain(artifact) for name, artifact in made.items()}, **not_fused}
     if session.weight_masks.keep:
         figures["file_sparsity"] = {name: file_sparsity(made[name].path) for name in ("dense", "model")}
     return figures

@@ -34,6 +34,17 @@ SHAPE: Mapping[str, Any] = {
     "intermediate_size": 48,
     "max_position_embeddings": 160,
 }
+DEFAULTS: Mapping[str, Mapping[str, Any]] = {
+    "deberta-v2": {
+        "relative_attention": True,
+        "pos_att_type": ["c2p", "p2c"],
+        "share_att_key": True,
+        "position_buckets": 8,
+    },
+    "modernbert": {"local_attention": 8}
+    | dict.fromkeys(("bos_token_id", "eos_token_id", "cls_token_id", "sep_token_id")),
+}
+"""What else makes a tiny model one of its kind."""
 AUTO: Mapping[Head, Any] = {
     "sequence-classification": AutoModelForSequenceClassification,
     "question-answering": AutoModelForQuestionAnswering,
@@ -66,7 +77,7 @@ def tiny_model(
         attention: implementation, ``"eager"`` or ``"sdpa"``; None = transformers' choice.
         shape: replacements for ``SHAPE``.
     """
-    sizes = {**SHAPE, **shape}
+    sizes = {**SHAPE, **DEFAULTS.get(model_type, {}), **shape}
     if model_type == "distilbert":
         sizes = {DISTILBERT_NAMES.get(name, name): size for name, size in sizes.items()}
     if model_type == "electra":

@@ -16,6 +16,7 @@
                     lost, gained, mcnemar, kl
     variants        a list, dense first; each model, file, bytes, memory {load_seconds, session_mb, peak_mb} (in a process of
                     its own; null where the system does not tell), quality (as above; null for dense and for fused files)
+    not_fused       why there are no fused files, where they were asked for
     latency         a list; each model, batch, sequence, threads, provider, slow_fusion, rounds, wall_ms {p50, p90, p95},
                     cpu_ms {p50, p90, p95}, clock, ratio, wall_ratio, control {value, lower, upper, confidence},
                     against {baseline: {model, slow_fusion, ratio}}

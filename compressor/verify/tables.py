@@ -18,7 +18,7 @@ def sections(report: Data) -> Iterator[Section]:
     if trained:
         yield training_section(trained)
     if report.get("model"):
-        yield size_section(report["model"])
+        yield size_section(report["model"], report.get("not_fused"))
     if report.get("sparsity"):
         yield sparsity_section(report["sparsity"])
     if report.get("quality"):
@@ -54,8 +54,8 @@ def training_section(steps: Sequence[Data]) -> Section:
     return Section("Training", ("step", "makes", "steps", "loss", "metric"), rows, (note,))
 
 
-def size_section(model: Data) -> Section:
-    """Parameters, MACs and bytes, dense and compressed."""
+def size_section(model: Data, not_fused: str | None = None) -> Section:
+    """Parameters, MACs and bytes, dense and compressed, and why there is no fused file where one was asked for."""
     names = {"parameters": "parameters", "encoder_macs": "encoder MACs", "bytes": "ONNX file, MB"}
     rows = []
     for key, name in names.items():
@@ -65,7 +65,8 @@ def size_section(model: Data) -> Section:
             unit = 1e6 if key == "bytes" else 1
             kept = f"{compressed / dense:.4f}"
             rows.append((f"{name}{length}", amount(dense / unit), amount(compressed / unit), kept))
-    return Section("Size", ("", "dense", "compressed", "kept"), rows)
+    notes = (f"No fused file: {not_fused}",) if not_fused else ()
+    return Section("Size", ("", "dense", "compressed", "kept"), rows, notes)
 
 
 DENOMINATORS = {

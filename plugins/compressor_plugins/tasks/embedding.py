@@ -45,8 +45,9 @@ class Embedding(Task):
         default=None, description="File with held-out texts; default: a fifth of the others, chosen by hash."
     )
     text: str = Field(default="text", description="Column of the text, in files that have columns.")
-    pooling: Literal["mean", "cls"] = Field(
-        default="mean", description="How token vectors become one: their mean, or the first."
+    pooling: Literal["mean", "cls", "max"] = Field(
+        default="mean",
+        description="How token vectors become one: their mean, the first, or the largest of each coordinate.",
     )
     normalize: bool = Field(default=True, description="Scale embeddings to length 1, as cosine search does.")
 
