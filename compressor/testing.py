@@ -16,6 +16,7 @@ from transformers import (
     AutoModel,
     AutoModelForQuestionAnswering,
     AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
     PreTrainedTokenizerFast,
 )
 
@@ -41,6 +42,7 @@ SHAPE: Mapping[str, Any] = {
 }
 AUTO: Mapping[Head, Any] = {
     "sequence-classification": AutoModelForSequenceClassification,
+    "token-classification": AutoModelForTokenClassification,
     "question-answering": AutoModelForQuestionAnswering,
     "feature-extraction": AutoModel,
 }
@@ -221,7 +223,7 @@ def assert_onnx_equals_torch(
 def assert_family_conforms(family: ModelFamily, model_type: str, **shape: Any) -> None:
     """Assert that a family's table is right for one model type: a plugin author's one-line test.
 
-    With a classification head, with one for question answering, and without: groups are unique and ordered, masking equals removal to 1e-5 for every
+    With every head of ``AUTO``, and without one: groups are unique and ordered, masking equals removal to 1e-5 for every
     pruning of ``example_masks``, skipping a layer equals dropping it, and a saved model loads to exactly the same outputs.
     """
     assert model_type in family.model_types, f"{model_type} is not among {family.model_types}"

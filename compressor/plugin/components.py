@@ -16,7 +16,7 @@ from pydantic import Field
 from compressor.plugin.component import Component
 from compressor.plugin.criterion import Criterion, CriterionRun
 from compressor.plugin.quantization import Quantizer
-from compressor.plugin.task import Head, Split, Task
+from compressor.plugin.task import Head, ProblemType, Split, Task
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -40,6 +40,7 @@ __all__ = [
     "Loss",
     "LossRun",
     "ModelFamily",
+    "ProblemType",
     "Pruned",
     "PruningMethod",
     "Quantizer",

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar
 
 from compressor.plugin import Task
-from compressor.plugin.components import Head
+from compressor.plugin.components import Head, ProblemType
 
 if TYPE_CHECKING:
     import numpy as np
@@ -22,6 +22,11 @@ class ClassificationTask(Task):
     def metric_names(self) -> tuple[str, ...]:
         """Names of the metrics, the one that gates compare first."""
         return ("accuracy",)
+
+    @property
+    def problem_type(self) -> ProblemType:
+        """Classes, or a score where there is one output."""
+        return "regression" if self.num_labels == 1 else "single_label_classification"
 
     @property
     def metric(self) -> str:
