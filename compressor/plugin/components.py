@@ -15,6 +15,7 @@ from pydantic import Field
 
 from compressor.plugin.component import Component
 from compressor.plugin.criterion import Criterion, CriterionRun
+from compressor.plugin.metric import Metric
 from compressor.plugin.quantization import Quantizer
 from compressor.plugin.task import Head, ProblemType, Split, Task
 
@@ -39,6 +40,7 @@ __all__ = [
     "Head",
     "Loss",
     "LossRun",
+    "Metric",
     "ModelFamily",
     "ProblemType",
     "Pruned",

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from compressor.errors import CompressorError, PluginError, ran_out
-from compressor.plugin.components import Component, ModelFamily
+from compressor.plugin.components import Component, Metric, ModelFamily
 
 if TYPE_CHECKING:
     from torch import nn
@@ -43,6 +46,34 @@ def plugin_call(component: Component | type[Component], place: str) -> Iterator[
         raise PluginError(
             f"{name} failed: {type(error).__name__}: {error}", hint="report it to the plugin's authors"
         ) from error
+
+
+@dataclass(frozen=True)
+class NamedMetric:
+    """A metric of the user's own, which is named in whatever goes wrong inside it.
+
+    Attributes:
+        metric: the component.
+    """
+
+    metric: Metric
+
+    @property
+    def name(self) -> str:
+        """Name of the component."""
+        return self.metric.name
+
+    def compute(self, rows: Mapping[str, np.ndarray]) -> float:
+        """Return the figure.
+
+        Raises:
+            PluginError: the component fails, or what it returns is no finite number.
+        """
+        with plugin_call(self.metric, "verification"):
+            figure = self.metric.compute(rows)
+            if not isinstance(figure, int | float | np.number) or not math.isfinite(figure):
+                raise CompressorError(f"expected a finite number, got {figure!r}")
+            return float(figure)
 
 
 @dataclass(frozen=True)

@@ -303,10 +303,10 @@ def test_a_classifier_of_texts_is_refused_for_words_though_its_weights_would_fit
     tmp_path: Path, model_type: str
 ) -> None:
     tiny_checkpoint(tmp_path, model_type)
-    with pytest.raises(InputError, match="needs .*ForTokenClassification, .* fine-tuned for sequence classification"):
+    with pytest.raises(InputError, match=r"needs .*ForTokenClassification, .* fine-tuned for sequence classification"):
         checkpoint.load_pretrained(str(tmp_path), FAMILIES, head="token-classification", num_labels=2)
     edit_config(tmp_path, architectures=None)
-    with pytest.raises(InputError, match="needs 3 outputs of the token classification head, .* says 2"):
+    with pytest.raises(InputError, match=r"needs 3 outputs of the token classification head, .* says 2"):
         checkpoint.load_pretrained(str(tmp_path), FAMILIES, head="token-classification", num_labels=3)
 
 

@@ -13,6 +13,15 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+def first_token(batch: Mapping[str, Tensor]) -> Tensor:
+    """Return 1 for the first token of every row and 0 for the others, shape (B, T)."""
+    import torch
+
+    weights = torch.zeros_like(batch["attention_mask"])
+    weights[:, 0] = 1
+    return weights
+
+
 class ClassificationTask(Task):
     """Rows with labels, and a head that reads the first token."""
 
@@ -43,11 +52,7 @@ class ClassificationTask(Task):
 
     def token_weights(self, batch: Mapping[str, Tensor]) -> Tensor:
         """Return 1 for the first token and 0 for the others, shape (B, T): the heads of all families read only it."""
-        import torch
-
-        weights = torch.zeros_like(batch["attention_mask"])
-        weights[:, 0] = 1
-        return weights
+        return first_token(batch)
 
     def metrics(self, rows: Mapping[str, np.ndarray]) -> dict[str, float]:
         """Return every metric of ``metric_names``."""
