@@ -74,8 +74,9 @@ def test_a_tagger_learns_its_tags_and_the_dense_models(tmp_path: Path):
     text = json.dumps(metrics)
     assert '"task"' in text
     assert '"distillation"' in text
-    assert metrics["quality"]["metric"] == "f1"
-    assert metrics["quality"]["after"]["accuracy"] > metrics["quality"]["before"]["accuracy"]
+    quality = metrics["training"]["quality"]
+    assert quality["metric"] == "f1"
+    assert quality["after"]["accuracy"] > quality["before"]["accuracy"]
 
 
 # --- tasks whose files are looked up, not exported ---
