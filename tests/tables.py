@@ -50,7 +50,9 @@ def candidate_rows(count: int, *, seed: int) -> list[dict[str, Any]]:
 def named_checkpoint(path: Path, model_type: str = "bert", *, names: tuple[str, ...] = (), **options: Any) -> Path:
     """Save a tiny checkpoint whose config names its outputs, and says ``problem_type`` where it is given."""
     problem_type = options.pop("problem_type", None)
-    model: Any = tiny_model(model_type, **({"num_labels": len(names)} if names else {}), **options)
+    if names:
+        options["num_labels"] = len(names)
+    model: Any = tiny_model(model_type, **options)
     if names:
         model.config.id2label = dict(enumerate(names))
         model.config.label2id = {name: number for number, name in enumerate(names)}
