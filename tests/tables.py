@@ -16,6 +16,7 @@ TAGS = ("O", "B-PER", "I-PER", "B-LOC", "I-LOC")
 
 def write_lines(path: Path, rows: list[dict[str, Any]]) -> Path:
     """Write rows as jsonl."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
     return path
 

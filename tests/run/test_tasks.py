@@ -12,6 +12,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+import yaml
 from pydantic import Field
 
 import compressor
@@ -24,9 +25,10 @@ from compressor.recipe.plan import compile_plan
 from compressor.run.again import verify_again
 from compressor.testing import WORDS, tiny_batch
 from compressor.verify.inference import call
+from compressor_plugins.tasks import _hub
 from tests import lookup
 from tests.run.conftest import run_recipe
-from tests.tables import TAGS, candidate_rows, named_checkpoint, tagged_rows, task_recipe
+from tests.tables import TAGS, candidate_rows, named_checkpoint, tagged_rows, task_recipe, write_lines
 
 
 def tagging(directory: Path, model_type: str = "bert", **changes: Any) -> Path:
@@ -164,6 +166,21 @@ def test_the_wrong_task_for_a_checkpoint_is_one_clear_error(
     with pytest.raises(InputError, match=message):
         run_recipe(recipe, tmp_path / "out", registry=with_plugins(lookup))
     assert not (tmp_path / "out").exists()
+
+
+def test_a_streamed_directory_runs_and_what_is_known_of_the_data_sets_version_is_locked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    for seed, split in enumerate(("train", "validation")):
+        write_lines(tmp_path / "rows" / f"{split}.jsonl", tagged_rows(12, seed=seed))
+    monkeypatch.setattr(_hub, "pinned", lambda options: {"dataset_revision": f"commit of {Path(options.path).name}"})
+    dataset = {"path": str(tmp_path / "rows"), "streaming": True, "train_rows": 9, "validation_rows": 7}
+    steps = [{"prune": {"method": "fisher", "target": {"macs": 0.6}}}]
+    recipe = tagging(tmp_path, steps=steps, options={"train": None, "validation": None, "dataset": dataset})
+    run_recipe(recipe, tmp_path / "out")
+    locked = yaml.safe_load((tmp_path / "out" / "recipe.lock.yaml").read_text())
+    assert locked["inputs"]["dataset_revision"] == "commit of rows"
+    assert locked["recipe"]["task"]["dataset"]["train_rows"] == 9
 
 
 # --- a metric of one's own ---
