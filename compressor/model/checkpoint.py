@@ -21,6 +21,7 @@ from torch import nn
 from transformers import (
     MODEL_FOR_QUESTION_ANSWERING_MAPPING,
     MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
+    MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING,
     MODEL_MAPPING,
     PreTrainedModel,
 )
@@ -38,6 +39,7 @@ __all__ = ["fingerprint", "load", "load_pretrained", "local_directory", "save"]
 
 HEADS: Mapping[str, Any] = {
     "sequence-classification": MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
+    "token-classification": MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING,
     "question-answering": MODEL_FOR_QUESTION_ANSWERING_MAPPING,
     "feature-extraction": MODEL_MAPPING,
 }
@@ -87,7 +89,7 @@ def load_pretrained(
     model: str,
     families: Mapping[str, Family],
     *,
-    head: Literal["sequence-classification", "question-answering", "feature-extraction"],
+    head: Literal["sequence-classification", "token-classification", "question-answering", "feature-extraction"],
     num_labels: int | None = None,
     new_head: bool = False,
 ) -> nn.Module:
@@ -108,6 +110,8 @@ def load_pretrained(
     directory = local_directory(model)
     config = checkpoint_config(directory, families)
     model_class = HEADS[head][type(config)]
+    if not new_head:
+        _check_head(model, config, model_class)
     makes_head = new_head and head != "feature-extraction" and model_class.__name__ not in (config.architectures or [])
     if makes_head and num_labels is not None:
         config.num_labels = num_labels
@@ -143,6 +147,22 @@ def _model_class(config: Any) -> Any:
     named = getattr(transformers, (config.architectures or [""])[0], None)
     known = isinstance(named, type) and issubclass(named, PreTrainedModel) and named.config_class is type(config)
     return named if known else MODEL_MAPPING[type(config)]
+
+
+def _check_head(model: str, config: Any, wanted: Any) -> None:
+    """Refuse a checkpoint with another head: two heads may have weights of the same names and shapes."""
+    named = (config.architectures or [""])[0]
+    heads = {table[type(config)].__name__: head for head, table in HEADS.items() if type(config) in table}
+    if wanted is MODEL_MAPPING[type(config)] or named == wanted.__name__ or named not in heads:
+        return
+    if heads[named] == "feature-extraction":  # it has no head, which is said where its weights are missed
+        return
+    raise InputError(
+        f"{model}: wrong task for this checkpoint: the task needs {wanted.__name__}, config.json says {named}, "
+        f"fine-tuned for {heads[named].replace('-', ' ')}",
+        hint="give the checkpoint that was fine-tuned for this task with -m, or choose the task it was tuned for "
+        "(compress components task)",
+    )
 
 
 def _load(

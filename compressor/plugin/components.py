@@ -15,8 +15,9 @@ from pydantic import Field
 
 from compressor.plugin.component import Component
 from compressor.plugin.criterion import Criterion, CriterionRun
+from compressor.plugin.metric import Metric
 from compressor.plugin.quantization import Quantizer
-from compressor.plugin.task import Head, Split, Task
+from compressor.plugin.task import Head, ProblemType, Split, Task
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -39,7 +40,9 @@ __all__ = [
     "Head",
     "Loss",
     "LossRun",
+    "Metric",
     "ModelFamily",
+    "ProblemType",
     "Pruned",
     "PruningMethod",
     "Quantizer",

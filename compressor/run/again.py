@@ -37,7 +37,9 @@ def verify_again(directory: Path, shape: Mapping[str, Any]) -> dict[str, Any]:
     """
     plan, report = read_run(directory)
     asked = [step.component for step in plan.steps if isinstance(step.component, Verification)]
-    options = Verification.model_validate({**(asked[-1].options() if asked else {}), **shape})
+    options = Verification.model_validate(
+        {**(asked[-1].options() if asked else {}), **shape}, context={"registry": Registry.load()}
+    )
     model: Any = load(directory)
     longest = max_positions(model)
     if max(options.sequence) > longest:

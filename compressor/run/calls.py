@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from compressor.errors import CompressorError, PluginError, ran_out
 from compressor.model.imprint import Imprint
 from compressor.plugin.component import nested
-from compressor.plugin.components import Component, ModelFamily
+from compressor.plugin.components import Component, Metric, ModelFamily
 
 if TYPE_CHECKING:
     from torch import nn
@@ -97,6 +100,34 @@ def _blamed(component: Component | type[Component], error: BaseException) -> str
 
 def _package(module: str) -> str:
     return module.partition(".")[0]
+
+
+@dataclass(frozen=True)
+class NamedMetric:
+    """A metric of the user's own, which is named in whatever goes wrong inside it.
+
+    Attributes:
+        metric: the component.
+    """
+
+    metric: Metric
+
+    @property
+    def name(self) -> str:
+        """Name of the component."""
+        return self.metric.name
+
+    def compute(self, rows: Mapping[str, np.ndarray]) -> float:
+        """Return the figure.
+
+        Raises:
+            PluginError: the component fails, or what it returns is no finite number.
+        """
+        with plugin_call(self.metric, "verification"):
+            figure = self.metric.compute(rows)
+            if not isinstance(figure, int | float | np.number) or not math.isfinite(figure):
+                raise CompressorError(f"expected a finite number, got {figure!r}")
+            return float(figure)
 
 
 @dataclass(frozen=True)

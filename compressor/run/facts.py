@@ -9,6 +9,7 @@ import torch
 
 from compressor.model import checkpoint
 from compressor.recipe.lock import Row, locked_facts
+from compressor.run.calls import plugin_call
 from compressor.run.data import Calibration, rows_digest
 from compressor.run.fingerprints import config_text
 from compressor.run.session import Session
@@ -42,10 +43,13 @@ def facts_of(session: Session) -> dict[str, Any]:
 
 def _inputs(session: Session) -> dict[str, Any]:
     source = session.source
+    with plugin_call(session.task, "asking where the rows come from"):
+        pinned = dict(session.task.pinned())
     return {
         "model_revision": source.name if source.parent.name == "snapshots" else None,
         "weights_sha256": checkpoint.fingerprint(source),
         "config_sha256": hashlib.sha256(config_text(session).encode()).hexdigest(),
+        **pinned,
         "calibration": _calibration(session.calibration),
         "validation_sha256": rows_digest(session.validation),
         **({"train_sha256": session.train_digest} if session.train_digest else {}),

@@ -22,7 +22,7 @@ from compressor.recipe.options import CalibrationOptions
 from compressor.recipe.plan import Plan
 from compressor.run.calls import NamedFamily, plugin_call
 from compressor.run.data import Calibration, rows_digest
-from compressor.run.preflight import check_lengths, check_training, trainings, trains_head
+from compressor.run.preflight import check_lengths, check_problem, check_training, trainings, trains_head
 from compressor.run.session import Session
 
 if TYPE_CHECKING:
@@ -200,6 +200,7 @@ def open_session(plan: Plan, registry: Registry, run_dir: Path, device: torch.de
         )
     model = dense.to(device)
     config: Any = model.config
+    check_problem(plan, config)
     longest = max_positions(model)
     check_lengths(plan, longest)
     check_training(plan, device)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from transformers.integrations.integration_utils import get_reporting_integration_callbacks
 
-from compressor.errors import RecipeError, SetupError
+from compressor.errors import InputError, RecipeError, SetupError
 from compressor.model.runtime import import_onnxruntime, require_provider
 from compressor.plugin import PruningMethod, Target, Training
 from compressor.plugin.component import nested
@@ -84,6 +84,28 @@ def check_training(plan: Plan, device: torch.device) -> None:
                 f"{step.path}: report_to {', '.join(options.report_to)}: {error}",
                 hint="install the tracker, or leave report_to out",
             ) from error
+
+
+def check_problem(plan: Plan, config: Any) -> None:
+    """Check that what the checkpoint's outputs mean is what the task takes them for.
+
+    Args:
+        plan: with its task.
+        config: of the checkpoint.
+
+    Raises:
+        InputError: they are not; says what both are.
+    """
+    needed, said = plan.task.problem_type, config.problem_type
+    if needed == "single_label_classification" and config.num_labels == 1:
+        said = said or "regression"
+    if needed and said and said != needed:
+        raise InputError(
+            f"{plan.recipe.model}: wrong task for this checkpoint: task '{plan.task.name}' needs a "
+            f"{needed.replace('_', ' ')}, the checkpoint is a {said.replace('_', ' ')} with {config.num_labels} outputs",
+            hint="choose the task that the checkpoint was tuned for (compress components task), "
+            "or correct problem_type in its config.json",
+        )
 
 
 def check_lengths(plan: Plan, longest: int) -> None:

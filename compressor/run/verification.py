@@ -18,7 +18,7 @@ from compressor.plugin.components import Task
 from compressor.progress import announced
 from compressor.recipe.options import Verification
 from compressor.run import variants
-from compressor.run.calls import plugin_call
+from compressor.run.calls import NamedMetric, plugin_call
 from compressor.run.data import draw_examples, rows_digest
 from compressor.verify.environment import environment
 from compressor.verify.evaluate import Quality, Rows, compare, onnx_outputs, torch_outputs
@@ -174,9 +174,10 @@ def measure_quality(
         for name, path in subject.files.items()
         if options.provider != "cpu" or portable(name) == name
     }
+    metric = NamedMetric(options.metric) if options.metric else None
     with plugin_call(subject.task, "verification"):
         return {
-            name: compare(subject.task, found, outputs["dense"], rows, resampling)
+            name: compare(subject.task, found, outputs["dense"], rows, resampling, metric=metric)
             for name, found in outputs.items()
             if name != "dense"
         }

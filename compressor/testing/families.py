@@ -23,7 +23,7 @@ from compressor.testing.tiny import AUTO, example_masks, tiny_batch, tiny_model
 def assert_family_conforms(family: ModelFamily, model_type: str, **shape: Any) -> None:
     """Assert that a family's table is right for one model type: a plugin author's one-line test.
 
-    With a classification head, with one for question answering, and without: groups are unique and ordered, masking equals removal to 1e-5 for every
+    With every head of ``AUTO``, and without one: groups are unique and ordered, masking equals removal to 1e-5 for every
     pruning of ``example_masks``, skipping a layer that may go equals dropping it, and a saved model loads to exactly the same outputs.
     """
     assert_declaration_conforms(family)

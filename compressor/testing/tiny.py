@@ -15,6 +15,7 @@ from transformers import (
     AutoModel,
     AutoModelForQuestionAnswering,
     AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
     PreTrainedTokenizerFast,
 )
 
@@ -47,6 +48,7 @@ DEFAULTS: Mapping[str, Mapping[str, Any]] = {
 """What else makes a tiny model one of its kind."""
 AUTO: Mapping[Head, Any] = {
     "sequence-classification": AutoModelForSequenceClassification,
+    "token-classification": AutoModelForTokenClassification,
     "question-answering": AutoModelForQuestionAnswering,
     "feature-extraction": AutoModel,
 }
