@@ -20,6 +20,7 @@ from compressor.plugin.quantization import QuantizationData
 from compressor.plugin.registry import PluginFailure, Provider, Registry
 from compressor.plugin.target import Target
 from compressor.plugin.training import Training
+from compressor.plugin.trimmed import Trimmed
 
 __all__ = [
     "Choice",
@@ -41,5 +42,6 @@ __all__ = [
     "Target",
     "Task",
     "Training",
+    "Trimmed",
     "hookimpl",
 ]

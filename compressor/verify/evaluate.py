@@ -120,12 +120,14 @@ def _by_length(rows: Rows, batch_size: int) -> Iterator[list[int]]:
         yield order[start : start + batch_size]
 
 
-def compare(
+def compare(  # noqa: PLR0913 - the same rows twice, where the models read them differently
     task: Task,
     outputs: np.ndarray,
     dense_outputs: np.ndarray,
     samples: Rows,
     resampling: Resampling = DEFAULT,
+    *,
+    dense_samples: Rows | None = None,
 ) -> Quality:
     """Compare the compressed with the dense model on the same rows.
 
@@ -135,9 +137,11 @@ def compare(
         dense_outputs: of the dense model, shape (n, C).
         samples: the n rows that both were given.
         resampling: of the rows of the task's table, for the interval of the difference.
+        dense_samples: the same rows as the dense model was given them, where its tokenizer is another.
     """
+    seen = samples if dense_samples is None else dense_samples
     compressed = task.rows(outputs, dense_outputs, samples)
-    dense = task.rows(dense_outputs, dense_outputs, samples)
+    dense = task.rows(dense_outputs, dense_outputs, seen)
     count = len(next(iter(dense.values())))
 
     def difference(rows: np.ndarray) -> float:
@@ -150,7 +154,7 @@ def compare(
         compressed=task.metrics(compressed),
         difference=bootstrap(difference, count, resampling),
         **_changes(compressed, dense),
-        kl=_kl(task, outputs, dense_outputs),
+        kl=_kl(task, outputs, dense_outputs) if _aligned(samples, seen) else None,
     )
 
 
@@ -168,6 +172,13 @@ def _changes(compressed: Mapping[str, np.ndarray], dense: Mapping[str, np.ndarra
         "gained": float(np.mean(gained)),
         "mcnemar": mcnemar(int(lost.sum()), int(gained.sum())),
     }
+
+
+def _aligned(samples: Rows, seen: Rows) -> bool:
+    """Tell whether outputs of single tokens, if the task has such, are of the same tokens."""
+    return samples is seen or all(
+        one.get("window") == other.get("window") for one, other in zip(samples, seen, strict=False)
+    )
 
 
 def _kl(task: Task, outputs: np.ndarray, dense: np.ndarray) -> float | None:
