@@ -29,7 +29,8 @@ from compressor.run.calls import NamedFamily, plugin_call
 from compressor.run.pruning import applied, checked_pruned
 from compressor.run.quantization import quantization_data
 from compressor.run.session import Outcome, Session, latest
-from compressor.run.trimming import Read, figures as vocabulary_figures, keep_trimmed, kept_trimmed, read_anew
+from compressor.run.trimming import Read, keep_trimmed, kept_trimmed, read_anew
+from compressor.run.trimming import figures as vocabulary_figures
 from compressor.run.variants import file_name, named
 from compressor.run.verification import Reading, Subject, verify
 from compressor.train import TrainingRun

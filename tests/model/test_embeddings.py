@@ -65,7 +65,7 @@ def test_a_token_that_the_model_needs_cannot_go():
         embeddings.trimmed(tiny_model("bert"), [1, 2, 3])
     model: Any = tiny_model("bert")
     model.config.sep_token_id = 8
-    with pytest.raises(CompressorError, match="token 8 must stay: config.json names it as sep_token_id"):
+    with pytest.raises(CompressorError, match=r"token 8 must stay: config.json names it as sep_token_id"):
         embeddings.trimmed(model, TOKENS)
 
 

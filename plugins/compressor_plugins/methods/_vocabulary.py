@@ -13,7 +13,8 @@ from compressor.model import Masks, embeddings
 from compressor.plugin import Pruned, Trimmed
 from compressor.progress import track
 from compressor_plugins.methods._tokenizer_files import rewritten_files, tokenizer_data
-from compressor_plugins.methods._tokenizer_models import TokenizerModel, model_of
+from compressor_plugins.methods._tokenizer_kinds import model_of
+from compressor_plugins.methods._tokenizer_models import TokenizerModel
 from compressor_plugins.tasks import _files
 
 if TYPE_CHECKING:

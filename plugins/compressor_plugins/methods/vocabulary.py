@@ -43,7 +43,9 @@ class Vocabulary(PruningMethod):
         description="Files whose tokens stay beside those of the task's train rows, one or several: .txt with a text per line, "
         "or csv, tsv, json, jsonl and parquet, of which all columns of text are read.",
     )
-    min_count: int = Field(default=1, ge=1, description="How often train rows and corpus together must have a token for it to stay.")
+    min_count: int = Field(
+        default=1, ge=1, description="How often train rows and corpus together must have a token for it to stay."
+    )
     target: Target | None = Field(
         default=None,
         description="Fraction of the tokens to keep at most, the most frequent ones, e.g. {vocabulary: 0.3}; default: all "
