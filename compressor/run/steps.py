@@ -15,7 +15,7 @@ from typing import Any, cast
 
 import torch
 
-from compressor.model import checkpoint, embeddings
+from compressor.model import checkpoint
 from compressor.model.artifact import Artifact, file_sparsity
 from compressor.model.costs import encoder_macs, parameters
 from compressor.model.files import write_text
@@ -29,8 +29,7 @@ from compressor.run.calls import NamedFamily, plugin_call
 from compressor.run.pruning import applied, checked_pruned
 from compressor.run.quantization import quantization_data
 from compressor.run.session import Outcome, Session, latest
-from compressor.run.trimming import Read, keep_trimmed, kept_trimmed, read_anew
-from compressor.run.trimming import figures as vocabulary_figures
+from compressor.run.trimming import Read, kept_trimmed, read_anew, trim
 from compressor.run.variants import file_name, named
 from compressor.run.verification import Reading, Subject, verify
 from compressor.train import TrainingRun
@@ -49,13 +48,9 @@ def _prune(step: Step, session: Session) -> dict[str, Any]:
         given = session.given.get(step.slug)
         pruned = given or checked_pruned(cast("PruningMethod", step.component).prune(session))
         done = applied(session, family, pruned)
-        shrunk, stage, vocabulary = done.model, _stage(step, session), {}
-        read = None
-        if pruned.trimmed is not None:
-            shrunk = embeddings.trimmed(shrunk, pruned.trimmed.tokens, pruned.trimmed.positions)
-            keep_trimmed(session, pruned.trimmed, stage)
-            read = read_anew(session, pruned.trimmed, stage)
-            vocabulary = {"vocabulary": vocabulary_figures(session, read, pruned.trimmed, (done.model, shrunk))}
+        stage = _stage(step, session)
+        trimming = None if pruned.trimmed is None else trim(session, pruned.trimmed, done.model, stage)
+    shrunk = done.model if trimming is None else trimming.model
     checkpoint.save(shrunk, stage / "model")
     length = pruned.metrics.get("sequence", session.calibration.mean_length)
     figures = {
@@ -67,10 +62,10 @@ def _prune(step: Step, session: Session) -> dict[str, Any]:
             "sequence": length,
         },
         **done.figures,
-        **vocabulary,
     }
-    if read is not None:
-        _adopt_read(read, session)
+    if trimming is not None:
+        figures["vocabulary"] = trimming.figures
+        _adopt_read(trimming.read, session)
     session.model, session.weight_masks, session.aligned = shrunk, done.weight_masks, done.aligned
     session.masks.save(stage / "masks.safetensors")
     session.weight_masks.save(stage / WEIGHT_MASKS)

@@ -59,6 +59,39 @@ class Read:
     train_digest: str
 
 
+@dataclass(frozen=True)
+class Trimming:
+    """What a step that trims makes of a session.
+
+    Attributes:
+        model: with smaller tables.
+        read: what the session has of texts from then on.
+        figures: plain data for the report.
+    """
+
+    model: nn.Module
+    read: Read
+    figures: dict[str, Any]
+
+
+def trim(session: Session, trimmed: Trimmed, model: nn.Module, stage: Path) -> Trimming:
+    """Trim a model and leave in the stage's directory what a resumed run needs; the session stays as it is.
+
+    Args:
+        session: before the trimming.
+        trimmed: what stays.
+        model: what the step's masks left of the session's.
+        stage: directory of the step.
+
+    Raises:
+        CompressorError: tokens, tokenizer and model do not fit, or an output changed that must not.
+    """
+    smaller = embeddings.trimmed(model, trimmed.tokens, trimmed.positions)
+    keep_trimmed(session, trimmed, stage)
+    read = read_anew(session, trimmed, stage)
+    return Trimming(smaller, read, figures(session, read, trimmed, (model, smaller)))
+
+
 def keep_trimmed(session: Session, trimmed: Trimmed, stage: Path) -> None:
     """Write what a resumed run and the finished directory need: the new tokenizer, and before the first one the old."""
     write_text(stage / TRIMMED, json.dumps({"tokens": trimmed.tokens, "positions": trimmed.positions, "files": {}}))
@@ -90,14 +123,16 @@ def read_anew(session: Session, trimmed: Trimmed, stage: Path) -> Read:
     train = load_rows(session.task, "train", tokenizer, label2id=config.label2id)
     rows = cast("Rows", train)
     validation = (
-        load_rows(session.task, "validation", tokenizer, label2id=config.label2id) if session.validation else ()
+        load_rows(session.task, "validation", tokenizer, label2id=config.label2id).to_list()
+        if session.validation
+        else []
     )
     return Read(
         teacher=embeddings.trimmed(session.teacher, trimmed.tokens).requires_grad_(False),
         tokenizer=tokenizer,
         tokenizer_files=stage / TOKENIZER,
         calibration=draw_calibration(train, session.plan.calibration, tokenizer, seed=session.seed),
-        validation=list(validation),
+        validation=validation,
         train_rows=rows if len(session.train_rows) else (),
         train_digest=rows_digest(rows) if session.train_digest else "",
     )
