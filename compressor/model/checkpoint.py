@@ -53,13 +53,16 @@ def head_of(model: nn.Module) -> str:
     return next(heads, "feature-extraction")
 
 
-def save(model: nn.Module, directory: Path, tokenizer_source: Path | None = None) -> None:
+def save(
+    model: nn.Module, directory: Path, tokenizer_source: Path | None = None, *, tokenizer: Path | None = None
+) -> None:
     """Write a model, pruned or not, as ``config.json`` and ``model.safetensors``.
 
     Args:
         model: a transformers model.
         directory: made when it is not there.
         tokenizer_source: a checkpoint directory whose tokenizer files, and a sentence encoder's other files, are copied.
+        tokenizer: directory of a tokenizer that takes the place of that one's.
 
     Raises:
         InputError: those files are damaged.
@@ -68,7 +71,7 @@ def save(model: nn.Module, directory: Path, tokenizer_source: Path | None = None
     with _quiet():
         plain.save_pretrained(directory)
     if tokenizer_source is not None:
-        copy_companions(tokenizer_source, directory)
+        copy_companions(tokenizer_source, directory, tokenizer)
 
 
 def load(directory: Path, families: Mapping[str, Family]) -> nn.Module:

@@ -22,6 +22,7 @@ from compressor.plugin.registry import PluginFailure, Provider, Registry
 from compressor.plugin.running import RunningScores
 from compressor.plugin.target import Target
 from compressor.plugin.training import Training
+from compressor.plugin.trimmed import Trimmed
 
 __all__ = [
     "Choice",
@@ -45,5 +46,6 @@ __all__ = [
     "Target",
     "Task",
     "Training",
+    "Trimmed",
     "hookimpl",
 ]

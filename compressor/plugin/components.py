@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from compressor.model.groups import PrunableGroup
     from compressor.model.masks import Masks
     from compressor.plugin.target import Target
+    from compressor.plugin.trimmed import Trimmed
     from compressor.run.session import Session
     from compressor.train.rows import NumberedRows
 
@@ -66,6 +67,7 @@ class Pruned:
             FFN, residuals and LayerNorms.
         aligned: parameters whose masks follow a grid (N:M, blocks): units that they empty are not taken out, since that
             would shift the grid.
+        trimmed: the tokens and positions that stay, and the tokenizer of these; None = all, with the tokenizer as it is.
     """
 
     masks: Masks
@@ -73,6 +75,7 @@ class Pruned:
     metrics: Mapping[str, Any] = field(default_factory=dict)
     dropped_layers: tuple[int, ...] = ()
     aligned: tuple[str, ...] = ()
+    trimmed: Trimmed | None = None
 
 
 class PruningMethod(Component):
@@ -89,6 +92,16 @@ class PruningMethod(Component):
     def zeroes(self) -> bool:
         """Whether it leaves zeros in weights that stay, as a target of sparsity asks for."""
         return getattr(getattr(self, "target", None), "sparsity", None) is not None
+
+    @property
+    def reads_texts(self) -> bool:
+        """Whether it decides by the tokenizer and by every train row: ``session.train_rows`` are then there."""
+        return False
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """Files, named by its options, whose content the result depends on."""
+        return ()
 
     def check(self, model: nn.Module) -> None:
         """Check that the options suit the model that a run starts from, before hours are spent on steps that come first.

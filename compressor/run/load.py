@@ -22,7 +22,14 @@ from compressor.recipe.options import CalibrationOptions
 from compressor.recipe.plan import Plan
 from compressor.run.calls import NamedFamily, plugin_call
 from compressor.run.data import Calibration, rows_digest
-from compressor.run.preflight import check_lengths, check_problem, check_training, trainings, trains_head
+from compressor.run.preflight import (
+    check_lengths,
+    check_problem,
+    check_training,
+    reads_texts,
+    trainings,
+    trains_head,
+)
 from compressor.run.session import Session
 
 if TYPE_CHECKING:
@@ -205,13 +212,13 @@ def open_session(plan: Plan, registry: Registry, run_dir: Path, device: torch.de
     check_lengths(plan, longest)
     check_training(plan, device)
     tokenizer = load_tokenizer(source, longest=longest)
-    trains = any(trainings(plan))
+    reads_all = any(trainings(plan)) or any(reads_texts(plan))
     train = load_rows(plan.task, "train", tokenizer, label2id=config.label2id)
     calibration = draw_calibration(train, plan.calibration, tokenizer, seed=recipe.seed)
     validation = (
         # Read now, though few steps need them: a mistake is better found before an hour of pruning.
         load_rows(plan.task, "validation", tokenizer, label2id=config.label2id).to_list()
-        if trains or any(step.verb in {"quantize", "verify"} for step in plan.steps)
+        if reads_all or any(step.verb in {"quantize", "verify"} for step in plan.steps)
         else []
     )
     _check_ids((*calibration.rows, *validation), model, recipe.model)
@@ -227,6 +234,6 @@ def open_session(plan: Plan, registry: Registry, run_dir: Path, device: torch.de
         calibration=calibration,
         source=source,
         validation=validation,
-        train_rows=cast("Sequence[Mapping[str, Any]]", train) if trains else (),
-        train_digest=rows_digest(cast("Sequence[Mapping[str, Any]]", train)) if trains else "",
+        train_rows=cast("Sequence[Mapping[str, Any]]", train) if reads_all else (),
+        train_digest=rows_digest(cast("Sequence[Mapping[str, Any]]", train)) if reads_all else "",
     )

@@ -37,6 +37,13 @@ def trainings(plan: Plan) -> Iterator[tuple[Step, Training]]:
                 yield step, component
 
 
+def reads_texts(plan: Plan) -> Iterator[PruningMethod]:
+    """Yield the methods that decide by the tokenizer and every train row."""
+    for step in plan.steps:
+        if isinstance(step.component, PruningMethod) and step.component.reads_texts:
+            yield step.component
+
+
 def trains_head(plan: Plan) -> bool:
     """Tell whether the first step trains against labels: a checkpoint then needs no trained head."""
     first = plan.steps[0].component if plan.steps else None
@@ -118,6 +125,8 @@ def check_lengths(plan: Plan, longest: int) -> None:
     Raises:
         RecipeError: it cannot; says where in the recipe.
     """
+    trimmed = (getattr(step.component, "positions", None) for step in plan.steps)
+    longest = min([longest, *(length for length in trimmed if isinstance(length, int))])
     asked: list[tuple[tuple[str | int, ...], int]] = [
         (("steps", step.index, step.verb, "sequence"), length)
         for step, options in verifications(plan)
@@ -130,7 +139,7 @@ def check_lengths(plan: Plan, longest: int) -> None:
     ]
     problems = [
         plan.recipe.document.problem(
-            path, f"expected at most {longest} tokens, the positions that the model has; got {length}"
+            path, f"expected at most {longest} tokens, the positions that the model has or is left with; got {length}"
         )
         for path, length in asked
         if length > longest

@@ -132,7 +132,7 @@ class OneFigure(Protocol):
         """Return the figure."""
 
 
-def compare(  # noqa: PLR0913 - two models' outputs, and all that judges them
+def compare(  # noqa: PLR0913 - the same rows twice, where the models read them differently, and all that judges them
     task: Task,
     outputs: np.ndarray,
     dense_outputs: np.ndarray,
@@ -140,6 +140,7 @@ def compare(  # noqa: PLR0913 - two models' outputs, and all that judges them
     resampling: Resampling = DEFAULT,
     *,
     metric: OneFigure | None = None,
+    dense_samples: Rows | None = None,
 ) -> Quality:
     """Compare the compressed with the dense model on the same rows.
 
@@ -150,9 +151,11 @@ def compare(  # noqa: PLR0913 - two models' outputs, and all that judges them
         samples: the n rows that both were given.
         resampling: of the rows of the task's table, for the interval of the difference.
         metric: of which the difference is, instead of the task's.
+        dense_samples: the same rows as the dense model was given them, where its tokenizer is another.
     """
+    seen = samples if dense_samples is None else dense_samples
     compressed = task.rows(outputs, dense_outputs, samples)
-    dense = task.rows(dense_outputs, dense_outputs, samples)
+    dense = task.rows(dense_outputs, dense_outputs, seen)
     count = len(next(iter(dense.values())))
 
     def figures(table: Table) -> dict[str, float]:
@@ -172,7 +175,7 @@ def compare(  # noqa: PLR0913 - two models' outputs, and all that judges them
         compressed=figures(compressed),
         difference=bootstrap(difference, count, resampling),
         **_changes(compressed, dense),
-        kl=_kl(task, outputs, dense_outputs),
+        kl=_kl(task, outputs, dense_outputs) if _aligned(samples, seen) else None,
     )
 
 
@@ -186,6 +189,13 @@ def _changes(compressed: Mapping[str, np.ndarray], dense: Mapping[str, np.ndarra
         "gained": float(np.mean(gained)),
         "mcnemar": mcnemar(int(lost.sum()), int(gained.sum())),
     }
+
+
+def _aligned(samples: Rows, seen: Rows) -> bool:
+    """Tell whether outputs of single tokens, if the task has such, are of the same tokens."""
+    return samples is seen or all(
+        one.get("window") == other.get("window") for one, other in zip(samples, seen, strict=False)
+    )
 
 
 def _kl(task: Task, outputs: np.ndarray, dense: np.ndarray) -> float | None:

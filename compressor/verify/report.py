@@ -11,6 +11,9 @@
     model           parameters {dense, compressed}; encoder_macs {dense, compressed, sequence}; bytes {dense, compressed}
     sparsity        masks {pruned_layers, linear_and_conv, all_parameters: {removed, of, ratio}};
                     files {dense, model: {weights, elements, zeros, ratio, two_of_four}}
+    vocabulary      of the last step that trimmed it: tokens and positions {dense, compressed}; coverage {split: fraction of
+                    rows cut into the same tokens as before that step}; unknown {split: {before, after}}, fractions of the
+                    tokens; proof {rows, max_abs_diff}
     quality         model (that was asked for, in int8 where there is a step quantize), rows, rows_sha256, metric,
                     dense {metric: value}, compressed {metric: value}, difference {value, lower, upper, confidence}, churn,
                     lost, gained, mcnemar, kl
