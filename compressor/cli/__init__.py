@@ -17,7 +17,7 @@ VERBS = {
     ),
     "sweep": (
         "compressor.cli.run:sweep",
-        "Run a recipe once for every value of a list, sharing the pruning, and compare the points. Resumes.",
+        "Run a recipe once for every combination of lists of values, sharing what is the same, and compare. Resumes.",
     ),
     "check": ("compressor.cli.recipes:check", "Check recipes; report every mistake with its line. Loads no model."),
     "plan": ("compressor.cli.recipes:plan", "Show the stages of a recipe and the plugin call of each step."),

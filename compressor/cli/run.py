@@ -86,7 +86,13 @@ def apply(
     "--over",
     multiple=True,
     metavar="PATH=VALUE,VALUE,...",
-    help="The list, where the recipe's target holds none: steps.0.prune.target.macs=0.8,0.6,0.4",
+    help="A list for any place that --set replaces, beside those in the recipe's targets; repeatable, for every "
+    "combination: steps.0.prune.target.macs=0.8,0.6,0.4",
+)
+@click.option(
+    "--ray",
+    metavar="ADDRESS",
+    help="Let the nodes of a running Ray cluster do the points: auto, HOST:PORT. They must see the output directory.",
 )
 @model_option
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Directory to make; default: runs/NAME-sweep.")
@@ -98,6 +104,7 @@ def sweep(
     *,
     recipe: Path,
     over: tuple[str, ...],
+    ray: str | None,
     model: str | None,
     output: Path | None,
     overrides: tuple[str, ...],
@@ -105,10 +112,10 @@ def sweep(
     fresh: bool,
     as_json: bool,
 ) -> int:
-    """Return 1 when a gate of any point failed."""
+    """Return 1 when a gate of any point failed, the code of its error when a point could not be finished."""
     registry = Registry.load()
     plan = compile_sweep(load_recipe(recipe, model=model, overrides=overrides), registry, over=over)
-    for lint in plan.first.lints:
+    for lint in dict.fromkeys(lint for point in plan.points for lint in point.plan.lints):
         echo_progress(f"note: {lint}")
 
     from compressor.run.load import resolve_device
@@ -117,10 +124,14 @@ def sweep(
     from compressor.verify.report import render
 
     out = output or Path("runs") / f"{plan.first.recipe.name}-sweep"
-    finished = run_sweep(plan, out, Conditions(registry, resolve_device(device), echo_progress), fresh=fresh)
+    conditions = Conditions(registry, resolve_device(device), echo_progress)
+    finished = run_sweep(plan, out, conditions, fresh=fresh, ray=ray)
     _show(finished.report, render, as_json=as_json)
     echo_progress(f"written to {out}")
-    return 0 if finished.passed else 1
+    errors = [row["error"]["exit_code"] for row in finished.report["rows"] if row.get("error")]
+    if errors:
+        echo_progress(f"{len(errors)} of {len(plan.points)} points FAILED; the same command tries them again")
+    return errors[0] if errors else 0 if finished.passed else 1
 
 
 @click.command(name="verify")

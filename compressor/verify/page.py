@@ -61,6 +61,9 @@ WORST = {
 
 
 def _worst(rows: Sequence[Data]) -> str:
+    lost, points = sum(bool(row.get("error")) for row in rows), sum(bool(row.get("settings")) for row in rows)
+    if lost:
+        return f"FAILED: {lost} of {points} points could not be finished"
     found = {row["verdict"] for row in rows}
     return next((words for verdict, words in WORST.items() if verdict in found), "No gate was asked for")
 

@@ -138,7 +138,8 @@ def sweep_card(report: Data) -> str:
         f"{shown(sweep['model'])}, compressed with compressor-onnx for the task `{sweep['task']}`, once per value.",
         "",
         *_markdown(pareto_section(report)),
-        "Each point has a directory of its name, as `compress apply` writes it; `sweep.json` has every figure above.",
+        "Each point has a directory of its name, as `compress apply` writes it; `sweep.json` has every figure above,",
+        "`sweep.csv` one row per point.",
     ]
     if report.get("environment"):
         lines += ["", f"Measured on {environment_line(report['environment'])}."]
