@@ -29,7 +29,7 @@ class Point:
     """One combination of values and what runs with it.
 
     Attributes:
-        name: of its directory: ``macs-0.6``, ``macs-0.6_method-obs``.
+        name: of its directory: ``macs-0.6``, ``obs_macs-0.6``.
         settings: the values by their places, as the recipe would have them.
         plan: of the recipe with these values.
     """
@@ -175,10 +175,12 @@ def _repeated(axes: Sequence[Axis], plans: Mapping[tuple[int, ...], Plan]) -> It
 def _names(axes: Sequence[Axis], combinations: Sequence[Sequence[int]]) -> list[str]:
     keys = [str(axis.trail[-1]) for axis in axes]
     keys = [
-        key if keys.count(key) == 1 else axis.path.removeprefix("steps.") for key, axis in zip(keys, axes, strict=True)
+        f"{key}-" if keys.count(key) == 1 else f"{axis.path.removeprefix('steps.')}-"
+        for key, axis in zip(keys, axes, strict=True)
     ]
+    keys = ["" if key == "method-" else key for key in keys]  # its values are names already
     names = [
-        "_".join(f"{key}-{_fit(axis.values[at])}" for key, axis, at in zip(keys, axes, each, strict=True))
+        "_".join(f"{key}{_fit(axis.values[at])}" for key, axis, at in zip(keys, axes, each, strict=True))
         for each in combinations
     ]
     names = [name if len(name) <= LONGEST else f"{name[: LONGEST - 9]}-{_hash(name)}" for name in names]

@@ -171,19 +171,19 @@ def pareto_sections(report: Data) -> Iterator[Section]:
     rows = report["rows"]
     size, quality, latency, verdict = cells(rows)
     parts = {"size and front": {**size, **verdict}, "quality": quality, "latency, ratio to dense": latency}
-    path, notes = report["sweep"]["path"], _notes(rows)
+    path, remarks = report["sweep"]["path"], notes(rows)
     for name, part in parts.items():
         columns, lines = filled({**NAME, **part}, rows)
         if len(columns) > 1:
-            yield Section(f"Family over {path}: {name}", columns, lines, notes.get(name, ()))
+            yield Section(f"Family over {path}: {name}", columns, lines, remarks.get(name, ()))
 
 
 def pareto_section(report: Data) -> Section:
     """Return every model of a sweep in one table; a column appears when a row has its figure."""
     rows = report["rows"]
     columns, lines = filled({key: cell for part in (NAME, *cells(rows)) for key, cell in part.items()}, rows)
-    notes = tuple(note for part in _notes(rows).values() for note in part)
-    return Section(f"Family over {report['sweep']['path']}", columns, lines, notes)
+    remarks = tuple(note for part in notes(rows).values() for note in part)
+    return Section(f"Family over {report['sweep']['path']}", columns, lines, remarks)
 
 
 def filled(cells: Cells, rows: Sequence[Data]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
@@ -235,7 +235,7 @@ def _ratio_at(timed: tuple[int, int, str]) -> Callable[[Data], str]:
     return cell
 
 
-def _notes(rows: Sequence[Data]) -> dict[str, tuple[str, ...]]:
+def notes(rows: Sequence[Data]) -> dict[str, tuple[str, ...]]:
     """Return remarks below the parts of the table, by part."""
     failed = tuple(
         f"{one['name']} failed: {one['error']['message'].replace(chr(10), '; ').rstrip('.')}"

@@ -34,6 +34,9 @@ LAST = ("gates", "pareto", "directory", "failure")
 
 def _cells(row: Data) -> Iterator[tuple[str, Any]]:
     yield "name", row["name"]
+    for name in ("model", "task", "steps", "cpu", "usable_cores"):
+        if name in row:
+            yield name, row[name]
     for path, value in (row.get("settings") or {}).items():
         yield path, value if isinstance(value, str) else json.dumps(value)
     for name in FIGURES:

@@ -310,12 +310,12 @@ def test_combinations_prune_together_where_only_the_target_differs(tmp_path: Pat
     recipe = pruning(tmp_path, steps=[{"prune": {"method": "together", "target": {"macs": [0.75, 0.5]}}}])
     result = swept(recipe, tmp_path / "family", "steps.0.prune.method=together,drawn", "seed=0,1")
     assert Together.calls == [[0.75, 0.5], [0.75, 0.5]], "once for each seed"
-    names = [f"method-{m}_seed-{s}_macs-{k}" for m in ("together", "drawn") for s in (0, 1) for k in (0.75, 0.5)]
+    names = [f"{m}_seed-{s}_macs-{k}" for m in ("together", "drawn") for s in (0, 1) for k in (0.75, 0.5)]
     assert [row["name"] for row in result.report["rows"] if row["settings"]] == names
     method = "steps.0.prune.method"
     assert result.report["rows"][-1]["settings"] == {method: "drawn", "seed": 1, MACS: 0.5}
     alone = applied(recipe, tmp_path / "alone", f"{MACS}=0.5", f"{method}=drawn", "seed=1")
-    point = tmp_path / "family" / "method-drawn_seed-1_macs-0.5"
+    point = tmp_path / "family" / "drawn_seed-1_macs-0.5"
     for name in ("model.safetensors", "stages/01-prune/masks.safetensors"):
         assert (point / name).read_bytes() == (alone / name).read_bytes()
 
