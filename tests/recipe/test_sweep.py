@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ from compressor.plugin import Registry
 from compressor.recipe.loader import load_recipe
 from compressor.recipe.sweep import SweepPlan, compile_sweep
 from tests.recipe.conftest import GOOD, Compile
+from tests.test_house import ROOT
 
 LIST = GOOD.replace("macs: 0.5", "macs: [0.8, 0.4]")
 MACS = "steps.0.prune.target.macs"
@@ -194,6 +197,27 @@ def test_a_mistake_of_a_combination_names_what_it_is_made_of(swept: Swept):
         f"--over {MACS}  {MACS}: expected a number in (0, 1], got 7, with steps.0.prune.method = 'toy'",
         "--over steps.0.prune.method  steps.0.prune.method: unknown method 'nothing'; installed: toy",
     ]
+
+
+def test_what_the_page_shows_compiles(tmp_path: Path):
+    page = (ROOT / "docs" / "sweep.md").read_text()
+    lines = [line for line in page.replace("\\\n", "").splitlines() if line.startswith("compress sweep")]
+    shown = [shlex.split(line) for line in lines]
+    cells = re.findall(r"`(--over [^`]*)`", page.partition("## What it leaves")[0])
+    cells = [cell for cell in cells if "{...}" not in cell and "PATH" not in cell]
+    assert (len(lines), len(cells)) == (2, 5)
+    registry = Registry.load()
+    fisher = ROOT / "recipes" / "minilm_mrpc_fisher.yaml"
+    one_shot = tmp_path / "one_shot.yaml"
+    one_shot.write_text(
+        fisher.read_text().replace(
+            "method: fisher, target: {macs: 0.6, sequence: 53}", "method: one_shot, target: {sparsity: 0.5}"
+        )
+    )
+    for words in [*shown, *map(shlex.split, cells)]:
+        over = [words[number + 1] for number, word in enumerate(words) if word == "--over"]
+        recipe = one_shot if "pattern" in over[0] else fisher
+        assert len(compile_sweep(load_recipe(recipe), registry, over=over).points) > 1
 
 
 def test_a_list_is_no_target_of_a_single_run(compiled: Compile):

@@ -22,7 +22,6 @@ from compressor.run.pipeline import Conditions, Finished
 from compressor.run.sweep import run_sweep
 from tests.toys import toy_recipe
 
-MACS = "steps.0.prune.target.macs"
 Change = Callable[[str, Mapping[str, Any]], Mapping[str, Any]]
 
 
@@ -153,13 +152,12 @@ def test_what_a_lost_node_was_doing_is_done_elsewhere(connect: Callable[..., Ray
 
 def test_a_point_that_fails_on_a_node_is_listed(connect: Callable[..., Ray], recipe: Path, tmp_path: Path):
     connect()
-    result, _ = swept(recipe, tmp_path / "ray", f"{MACS}=0.9,0.1", "steps.0.prune.floor=0.8", ray="auto")
-    failed = result.report["rows"][-1]
-    assert (failed["name"], failed["error"]["kind"], failed["error"]["exit_code"]) == (
-        "macs-0.1_floor-0.8",
-        "InputError",
-        2,
-    )
+    steps = ",".join(f"{{method: drop-layers, target: {{layers: {layers}}}}}" for layers in (0.7, 0.1))
+    result, _ = swept(recipe, tmp_path / "ray", f"steps.0.prune={steps}", ray="auto")
+    good, failed = result.report["rows"][1:]
+    assert (good["name"], good.get("error")) == ("prune-drop-layers-target-layers-0.7", None)
+    assert (failed["name"], failed["error"]["exit_code"]) == ("prune-drop-layers-target-layers-0.1", 2)
+    assert "keeps no layer" in failed["error"]["message"]
 
 
 CANNOT: dict[str, tuple[Change, str]] = {
