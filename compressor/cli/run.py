@@ -9,7 +9,8 @@ from typing import Any, Literal, get_args
 import click
 
 from compressor.cli.boundary import echo_progress
-from compressor.cli.options import device_option, json_option, model_option, set_option
+from compressor.cli.completing import RecipePath
+from compressor.cli.options import device_option, json_option, model_option, provider_option, set_option
 from compressor.plugin import Registry
 from compressor.processes import Processes
 from compressor.recipe.loader import load_recipe
@@ -18,6 +19,7 @@ from compressor.recipe.options import Verification
 from compressor.recipe.plan import compile_plan
 
 RUNTIMES = get_args(Verification.model_fields["provider"].annotation)
+RUNTIME_HELP = str(Verification.model_fields["provider"].description)
 shapes = (
     click.option("--batch", multiple=True, type=click.IntRange(1), help="Samples per call; repeatable."),
     click.option("--sequence", multiple=True, type=click.IntRange(2), help="Tokens per sample; repeatable."),
@@ -39,7 +41,7 @@ def shape_options(command: Any) -> Any:
 
 
 @click.command(name="apply")
-@click.argument("recipe", type=click.Path(path_type=Path))
+@click.argument("recipe", type=RecipePath(path_type=Path))
 @model_option
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Directory to make; default: runs/NAME.")
 @set_option
@@ -98,7 +100,7 @@ def verify(*, directory: Path, as_json: bool, **shape: Any) -> int:
 @click.command(name="bench")
 @click.argument("models", nargs=-1, required=True, type=click.Path(path_type=Path))
 @shape_options
-@click.option("--provider", type=click.Choice(RUNTIMES), default="cpu", show_default=True)
+@click.option("--provider", type=click.Choice(RUNTIMES), default="cpu", show_default=True, help=RUNTIME_HELP)
 @json_option
 def bench(*, models: tuple[Path, ...], provider: Any, as_json: bool, **shape: Any) -> None:
     """Write the table of latencies."""
@@ -121,7 +123,7 @@ def bench(*, models: tuple[Path, ...], provider: Any, as_json: bool, **shape: An
     show_default=True,
     help="Intra-op threads, 0 = onnxruntime's choice.",
 )
-@click.option("--provider", type=click.Choice(["cpu", "cuda", "tensorrt"]), default="cpu", show_default=True)
+@provider_option
 @click.option("--rounds", type=click.IntRange(3), default=15, show_default=True, help="Interleaved rounds.")
 @click.option("--fresh", is_flag=True, help="Measure again, and replace what the cache has.")
 @json_option

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from compressor.cli.boundary import echo_progress
+from compressor.cli.completing import RecipePath
 from compressor.cli.options import device_option, json_option, model_option, set_option
 from compressor.cli.run import show_report
 from compressor.model.files import write_text
@@ -22,7 +23,7 @@ from compressor.verify.spreadsheet import spreadsheet
 
 
 @click.command(name="sweep")
-@click.argument("recipe", type=click.Path(path_type=Path))
+@click.argument("recipe", type=RecipePath(path_type=Path))
 @click.option(
     "--over",
     multiple=True,

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import snapshot_download
+from huggingface_hub import constants, snapshot_download
 from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig
@@ -18,6 +18,7 @@ HUB_NAME = ("owner", "name")
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
+LOGIN = "ask for access on the model's page of the hub, then: hf auth login"
 WANTED = ("*.json", "*.safetensors", "*.txt", "*.model")
 """What a run reads of a repository on the hub: config, weights, tokenizer."""
 UNWANTED = "[!0-9]*/*"
@@ -55,11 +56,21 @@ def checkpoint_directory(path: Path) -> Path:
     if not path.exists():
         raise InputError(f"{path}: no such directory", hint="check the path given as model: or with -m")
     if not (path / CONFIG).is_file():
-        raise InputError(
-            f"{path}: expected a checkpoint directory, found no {CONFIG} in it",
-            hint="name the directory that save_pretrained wrote, with config.json and model.safetensors",
-        )
+        raise InputError(f"{path}: expected a checkpoint directory, found no {CONFIG} in it", hint=_instead(path))
     return path
+
+
+def _instead(path: Path) -> str:
+    """Say what to do about a directory without a config: what is in it tells."""
+    if (path / "adapter_config.json").is_file():
+        return (
+            "this is an adapter (PEFT), which changes a model that is elsewhere; merge the two: "
+            "AutoPeftModelForSequenceClassification.from_pretrained(...).merge_and_unload().save_pretrained(...)"
+        )
+    below = sorted(str(found.parent) for found in path.glob(f"*/{CONFIG}") if list(found.parent.glob("*.safetensors")))
+    if below:
+        return f"checkpoints are below it: {', '.join(below)}"
+    return "name the directory that save_pretrained wrote, with config.json and model.safetensors"
 
 
 def _download(model: str, revision: str | None) -> Path:
@@ -68,16 +79,20 @@ def _download(model: str, revision: str | None) -> Path:
             snapshot_download(model, revision=revision, allow_patterns=list(WANTED), ignore_patterns=[UNWANTED])
         )
     except GatedRepoError as error:
-        raise SetupError(f"{model}: the hub gives this model to logged-in users only", hint="hf auth login") from error
+        raise SetupError(f"{model}: the hub gives this model to logged-in users only", hint=LOGIN) from error
     except RepositoryNotFoundError as error:
-        raise InputError(f"{model}: neither a directory nor a model of the hub", hint="check the name") from error
+        hint = "check the name; a private model needs: hf auth login"
+        raise InputError(f"{model}: neither a directory nor a model of the hub", hint=hint) from error
     except RevisionNotFoundError as error:
         raise InputError(f"{model}: the hub has no revision '{revision}' of this model") from error
     except Exception as error:  # the hub's and its HTTP client's errors share no root
-        reason = str(error).partition("\n")[0]
+        reason, hint = str(error).partition("\n")[0], "check the connection (and HF_ENDPOINT)"
+        if constants.HF_HUB_OFFLINE:
+            reason = f"HF_HUB_OFFLINE is set, and the cache {constants.HF_HUB_CACHE} does not hold it"
+            hint = "unset HF_HUB_OFFLINE to download it"
         raise SetupError(
             f"{model}: no such directory, and the hub cannot give the model: {reason}",
-            hint="give a local checkpoint directory with -m, or check the connection (and HF_HUB_OFFLINE, HF_ENDPOINT)",
+            hint=f"give a local checkpoint directory with -m, or {hint}",
         ) from error
 
 
@@ -106,9 +121,15 @@ def checkpoint_config(directory: Path, model_types: Iterable[str]) -> Any:
         unknown.model_type = str(model_type)
         raise unknown
     try:
-        return AutoConfig.from_pretrained(str(directory), trust_remote_code=False, local_files_only=True)
+        config = AutoConfig.from_pretrained(str(directory), trust_remote_code=False, local_files_only=True)
     except Exception as error:  # transformers 5 checks configs with errors of its own, 4.57 with whatever breaks
         raise InputError(f"{path}: transformers cannot read this config: {error}") from error
+    if getattr(config, "is_decoder", False):
+        raise InputError(
+            f"{path}: is_decoder is true: expected an encoder, whose tokens see the whole text",
+            hint="give an encoder with -m; where the model was trained as one, set is_decoder to false",
+        )
+    return config
 
 
 def weight_files(directory: Path) -> list[Path]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -21,6 +20,7 @@ from compressor.model.latency_table import LatencyTable, Workload
 from compressor.model.outputs import OUTPUT_NAMES, accepted_inputs
 from compressor.model.runtime import SessionOptions, installed_flavours, require_provider
 from compressor.model.shapes import FIELD, LAYERS
+from compressor.places import cache
 from compressor.plugin.components import Exporter, ModelFamily
 from compressor.plugin.registry import Registry
 from compressor.progress import announced
@@ -136,7 +136,7 @@ class Found:
 
 def cache_directory() -> Path:
     """Return where tables are kept for all runs of this user."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "compressor" / "latency"
+    return cache() / "latency"
 
 
 def latency_table(request: Request, *, run_dir: Path | None = None, fresh: bool = False) -> Found:

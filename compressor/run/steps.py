@@ -23,6 +23,7 @@ from compressor.model.masks import Masks
 from compressor.model.outputs import OUTPUT_NAMES
 from compressor.plugin import Training, hookimpl
 from compressor.plugin.components import Exporter, Pruned, PruningMethod, Quantizer
+from compressor.progress import track
 from compressor.recipe.options import Verification
 from compressor.recipe.plan import Step
 from compressor.run.calls import NamedFamily, plugin_call, read_only
@@ -141,7 +142,8 @@ def _export(step: Step, session: Session) -> dict[str, Any]:
     names = {"input_names": session.input_names, "output_names": OUTPUT_NAMES[session.task.head]}
     made: dict[str, Artifact] = {}
     not_fused: dict[str, str] = {}
-    for name, model in (("dense", session.dense.teacher), ("model", session.model)):
+    models = {"dense": session.dense.teacher, "model": session.model}
+    for name, model in track(models.items(), "export dense and compressed"):
         with plugin_call(exporter, f"step {step.slug}"), read_only(exporter, session):
             made[name] = exporter.export(model, stage / file_name(name), **names)
             fused = exporter.export_fused(model, stage / file_name(f"{name}_ort"), **names)

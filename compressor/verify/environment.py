@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -61,3 +62,24 @@ def _version(name: str) -> str | None:
         return version(name)
     except PackageNotFoundError:
         return None
+
+
+def physical_cores() -> int | None:
+    """Return how many cores there are, two threads of one core counted once; None where Linux does not tell."""
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return None
+    blocks = [
+        dict(re.findall(r"^(physical id|core id)\s*: (\d+)$", part, flags=re.MULTILINE)) for part in text.split("\n\n")
+    ]
+    return len({tuple(sorted(block.items())) for block in blocks if block}) or None
+
+
+def cpu_quota() -> float | None:
+    """Return how many cores' time the container may use, as its control group says; None where nothing limits it."""
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="utf-8").split()
+    except (OSError, ValueError):
+        return None
+    return None if quota == "max" else int(quota) / int(period)

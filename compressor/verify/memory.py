@@ -12,6 +12,7 @@ import numpy as np
 
 from compressor.errors import CompressorError
 from compressor.model.runtime import SessionOptions, import_onnxruntime, open_session
+from compressor.progress import track
 from compressor.verify import apart
 from compressor.verify.inference import call, feeds, input_types, unpadded
 from compressor.verify.rounds import Shape
@@ -37,7 +38,7 @@ def measure_memory(files: Mapping[str, Path], shape: Shape, options: SessionOpti
     """
     if not Path("/proc/self/status").exists():
         return {}
-    return {name: _measured(path, shape, options) for name, path in files.items()}
+    return {name: _measured(path, shape, options) for name, path in track(files.items(), "memory")}
 
 
 def _measured(path: Path, shape: Shape, options: SessionOptions) -> dict[str, float]:

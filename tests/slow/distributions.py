@@ -25,6 +25,13 @@ def build_wheel(source: Path) -> Path:
     return wheel
 
 
+def build_both(source: Path) -> tuple[Path, Path]:
+    """Build the source distribution of a tree, and the wheel from that; return them."""
+    run(sys.executable, "-m", "build", "--no-isolation", "--outdir", "dist", cwd=source)
+    (sdist,), (wheel,) = (source / "dist").glob("*.tar.gz"), (source / "dist").glob("*.whl")
+    return sdist, wheel
+
+
 def install_wheel(wheel: Path, site: Path) -> None:
     """Install a wheel alone into a directory."""
     pip = (sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check")

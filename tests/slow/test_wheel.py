@@ -1,10 +1,14 @@
-"""What is shipped: the wheel holds both packages and nothing else, and works from an empty directory."""
+"""What is shipped: the wheel holds both packages and nothing else, and works from an empty directory.
+
+The wheel is made from the source distribution, as pip makes it where there is no wheel.
+"""
 
 from __future__ import annotations
 
 import json
 import shutil
 import sys
+import tarfile
 import tomllib
 import zipfile
 from configparser import ConfigParser
@@ -12,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.slow.distributions import build_wheel, install_wheel, run
+from tests.slow.distributions import build_both, install_wheel, run
 from tests.toys import toy_recipe
 
 pytestmark = pytest.mark.slow
@@ -21,13 +25,19 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """The source distribution, and the wheel that was made from it."""
     source = tmp_path_factory.mktemp("source")
     for name in ("compressor", "plugins", "tests"):
         shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source)
-    return build_wheel(source)
+    return build_both(source)
+
+
+@pytest.fixture(scope="module")
+def wheel(built: tuple[Path, Path]) -> Path:
+    return built[1]
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +64,21 @@ def test_the_wheel_holds_both_packages_and_nothing_else(wheel: Path):
         for path in (root / package).rglob("*.py")
     }
     assert {name for name in names if name.endswith(".py")} == sources
+
+
+def test_the_source_distribution_holds_what_the_wheel_is_made_of(built: tuple[Path, Path]):
+    sdist, wheel = built
+    with tarfile.open(sdist) as archive:
+        inside = {name.partition("/")[2].removeprefix("plugins/") for name in archive.getnames()}
+    sources = {name for name in zipfile.ZipFile(wheel).namelist() if "dist-info" not in name}
+    assert sources <= inside
+    assert {"pyproject.toml", "README.md", "LICENSE"} <= inside
+
+
+def test_the_installed_wheel_has_two_names_for_one_command(site: Path, tmp_path: Path):
+    help_of_module = run(sys.executable, "-m", "compressor", "--help", cwd=tmp_path, path=site)
+    assert help_of_module == run(str(site / "bin" / "compress"), "--help", cwd=tmp_path, path=site)
+    assert json.loads(run(sys.executable, "-m", "compressor", "doctor", "--json", cwd=tmp_path, path=site))["usable"]
 
 
 def test_the_wheel_declares_every_entry_point(wheel: Path):
