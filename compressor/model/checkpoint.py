@@ -18,39 +18,19 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 import transformers
 from torch import nn
-from transformers import (
-    MODEL_FOR_QUESTION_ANSWERING_MAPPING,
-    MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
-    MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING,
-    MODEL_MAPPING,
-    PreTrainedModel,
-)
+from transformers import MODEL_MAPPING, PreTrainedModel
 from transformers.utils import logging as chatter
 
 from compressor.errors import CompressorError, InputError
 from compressor.model import sentences, shapes, surgery
 from compressor.model.companions import copy_companions
+from compressor.model.heads import HEADS
 from compressor.model.source import checkpoint_config, checkpoint_directory, local_directory, weight_files
 
 if TYPE_CHECKING:
     from compressor.model.surgery import Family
 
 __all__ = ["fingerprint", "load", "load_pretrained", "local_directory", "save"]
-
-HEADS: Mapping[str, Any] = {
-    "sequence-classification": MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
-    "token-classification": MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING,
-    "question-answering": MODEL_FOR_QUESTION_ANSWERING_MAPPING,
-    "feature-extraction": MODEL_MAPPING,
-}
-"""transformers' tables from a config's class to the class of the model with that head."""
-
-
-def head_of(model: nn.Module) -> str:
-    """Return which head of ``HEADS`` a model has; the bare encoder's where it has none of them."""
-    config: Any = model.config
-    heads = (head for head, table in HEADS.items() if table.get(type(config), None) is type(model))
-    return next(heads, "feature-extraction")
 
 
 def save(

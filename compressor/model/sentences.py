@@ -87,7 +87,9 @@ def read_pooling(directory: Path) -> Pooling | str:
         path = directory / modules[1]["path"] / "config.json"
         config = json.loads(path.read_text(encoding="utf-8"))
         named = config.get("pooling_mode")  # one name, in later versions
-        marks = {} if named else {"pooling_mode_mean_tokens": True, **config}  # what a file leaves out is the mean
+        marks: dict[str, Any] = (
+            {} if named else {"pooling_mode_mean_tokens": True, **config}
+        )  # what a file leaves out is the mean
         asked = [name for name, on in marks.items() if name.startswith("pooling_mode_") and on] or [named]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{path}: expected what sentence-transformers writes: {error!r}") from error

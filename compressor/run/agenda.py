@@ -98,7 +98,7 @@ def _checked(site: Site) -> dict[str, tuple[str, ...]]:
             try:
                 check_lengths(point.plan, max_positions(session.model))
                 check_training(point.plan, site.conditions.device)
-                check_method(point.plan, session.model)
+                check_method(point.plan, session)
                 found[point.name] = stage_fingerprints(replace(session, plan=point.plan), site.conditions.registry)
             except CompressorError as error:
                 errors.append(error)

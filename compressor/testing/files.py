@@ -51,11 +51,11 @@ def assert_exporter_conforms(exporter: Exporter, model_type: str = "bert") -> No
         assert not before.changes(model), f"the model: {'; '.join(before.changes(model))}"
         assert one.path.read_bytes() == other.path.read_bytes(), "the same model gave other bytes"
         for artifact, name in ((one, "one.onnx"), (fused, "fused.onnx")):
-            if artifact is not None:
+            if isinstance(artifact, Artifact):
                 _assert_described(artifact, place / name)
                 for lengths in ((5, 2, 9), (31,)) if artifact.format == "onnx" else ():
                     assert_onnx_equals_torch(artifact.path, model, tiny_batch(lengths=lengths, labels=False))
-        expected = {"one.onnx", "other.onnx"} | ({"fused.onnx"} if fused else set())
+        expected = {"one.onnx", "other.onnx"} | ({"fused.onnx"} if isinstance(fused, Artifact) else set())
         assert {path.name for path in place.iterdir()} == expected, "the exporter left other files behind"
 
 

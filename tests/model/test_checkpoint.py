@@ -15,6 +15,7 @@ from transformers.utils import logging as chatter
 
 from compressor.errors import InputError, SetupError
 from compressor.model import checkpoint
+from compressor.model.heads import head_of
 from compressor.model.masks import Masks
 from compressor.model.outputs import raw_output
 from compressor.model.surgery import shrink
@@ -372,4 +373,4 @@ def test_a_real_checkpoint_has_the_published_hash_and_loads(shared: Path) -> Non
     "head", ["sequence-classification", "token-classification", "question-answering", "feature-extraction"]
 )
 def test_the_head_of_a_model_is_known(model_type: str, head: Any) -> None:
-    assert checkpoint.head_of(tiny_model(model_type, head=head)) == head
+    assert head_of(tiny_model(model_type, head=head)) == head

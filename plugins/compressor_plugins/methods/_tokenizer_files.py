@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -66,7 +67,7 @@ def rewritten_files(
         "added_tokens.json": lambda: _added(_read(directory / "added_tokens.json"), ids),
         CONFIG: lambda: _plain(_config(_read(directory / CONFIG), ids, positions)),
         SENTENCE: lambda: _plain(_shorter(_read(directory / SENTENCE), LENGTHS[SENTENCE], positions)),
-        **{name: lambda name=name: (directory / name).read_text(encoding="utf-8") for name in AS_THEY_ARE},
+        **{name: partial((directory / name).read_text, encoding="utf-8") for name in AS_THEY_ARE},
     }
     return files | {name: text() for name, text in made.items() if (directory / name).is_file()}
 
