@@ -39,7 +39,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "one_shot": {**SPARSITY, "pattern": "2:4"},
     "sparsegpt": {**SPARSITY, "pattern": "1x1"},
     "gradual": {**SPARSITY, "pattern": "1x1", "end_step": 4, "pruning_frequency": 1, "train": TRAIN},
-    "cap": {"target": {"params": 0.5}, "train": {**TRAIN, "losses": ["task", "distillation"]}},
+    "cap": {"target": {"params": 0.5}, "train": {**TRAIN, "max_steps": 1, "losses": ["task", "distillation"]}},
 }
 CONTRAST = {"modules": ["SnC", "FiC"]}  # the third bank needs a pre-trained checkpoint
 
