@@ -28,7 +28,8 @@ lint: $(VENV)/.ready
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-test-slow: $(VENV)/.ready $(LOWEST)/.ready docs ## kills, the wheel, the site, the lowest supported transformers
+test-slow: $(VENV)/.ready $(LOWEST)/.ready docs ## kills, a Ray cluster, the wheel, the site, the lowest supported transformers
+	$(BIN)/python $(PIP) -c constraints.txt -e '.[ray]'
 	$(BIN)/python -m pytest -m slow
 	$(LOWEST)/bin/python -m pytest -n 2 -m "not slow and not real" $(TOUCHED)
 

@@ -13,11 +13,11 @@ from compressor.model.outputs import raw_output
 from compressor.plugin import Target
 from compressor.prune import Evidence, Moments, SublayerStatistics, fitting, frozen, remove_units
 from compressor.run.session import Session
-from compressor.testing import tiny_batch, tiny_model
+from compressor.testing import session_on, tiny_batch, tiny_model
 from compressor_plugins.families.bert import Bert
 from compressor_plugins.methods.kprune import KPrune
 from compressor_plugins.methods.obs import Obs
-from tests.plugins.sessions import Labelled, session_on
+from tests.plugins.sessions import Labelled
 from tests.test_house import ROOT
 
 

@@ -267,6 +267,15 @@ RUNS = {
         recipe(FILES, MNLI),
         r"checkpoint: the task needs 3 outputs of the classification head, the checkpoint's config.json says 2",
     ),
+    "a classifier of texts for words": Broken(
+        recipe("text-classification", "token-classification"),
+        r"checkpoint: wrong task for this checkpoint: the task needs BertForTokenClassification, [^\n]*",
+    ),
+    "a data set out of reach": Broken(
+        recipe(FILES, "name: text-classification, dataset: owner/rows"),
+        r"owner/rows: no such directory, and the hub cannot give the data set: [^\n]*\n  next: [^\n]* task.dataset.path .*",
+        3,
+    ),
     "tokenizer missing": Broken(
         remove("checkpoint/tokenizer.json", "checkpoint/tokenizer_config.json"),
         r"checkpoint: no tokenizer: none of tokenizer.json, .* is there",

@@ -44,7 +44,7 @@ def test_json_is_all_that_is_on_stdout_and_apply_takes_a_point():
     assert result.exit_code == 0, result.stderr
     report = json.loads(result.stdout)
     assert report == json.loads(Path("there/sweep.json").read_text())
-    assert [row["value"] for row in report["rows"]] == [None, 0.7, 0.5]
+    assert [row["settings"] for row in report["rows"]] == [None, {MACS: 0.7}, {MACS: 0.5}]
     again = compress("apply", "there/macs-0.5/recipe.lock.yaml", "-o", "again")
     assert again.exit_code == 0, again.stderr
     assert Path("again/model.safetensors").read_bytes() == Path("there/macs-0.5/model.safetensors").read_bytes()
@@ -78,7 +78,7 @@ def test_a_single_run_refuses_a_list(verb: str):
     ("arguments", "messages"),
     [
         (("--set", f"{MACS}=0.5"), ("recipe.yaml: nothing to sweep over", f"--over {MACS}=0.8,0.6,0.4")),
-        (("--over", "seed=0,1"), (f"  {MACS}: is a list, and so is seed; a sweep goes over one list",)),
+        (("--over", "seed=0,1", "--over", "seed=2"), ("  seed: is given twice; write all values into one list",)),
         (("--over", f"{MACS}=60,70"), ("error: 2 mistakes", f"--over {MACS}  {MACS}: expected a number in (0, 1]")),
         (("-o", "checkpoint", "--fresh"), ("--fresh replaces only what compress sweep wrote",)),
     ],

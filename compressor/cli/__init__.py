@@ -16,13 +16,17 @@ VERBS = {
         "Run a recipe: prune, export, verify. Resumes a killed run of the same recipe.",
     ),
     "sweep": (
-        "compressor.cli.run:sweep",
-        "Run a recipe once for every value of a list, sharing the pruning, and compare the points. Resumes.",
+        "compressor.cli.sweeps:sweep",
+        "Run a recipe once for every combination of lists of values, sharing what is the same, and compare. Resumes.",
     ),
     "check": ("compressor.cli.recipes:check", "Check recipes; report every mistake with its line. Loads no model."),
     "plan": ("compressor.cli.recipes:plan", "Show the stages of a recipe and the plugin call of each step."),
     "verify": ("compressor.cli.run:verify", "Measure a finished run again on this machine: metric, latency, gates."),
     "bench": ("compressor.cli.run:bench", "Time ONNX files or run directories against the first one, interleaved."),
+    "compare": (
+        "compressor.cli.sweeps:compare",
+        "Put finished runs and sweeps side by side: sizes, metric, latency, and what makes them incomparable.",
+    ),
     "report": (
         "compressor.cli.finished:report",
         "Write report.html and README.md of a finished run or sweep again, from its JSON, and print the tables.",
@@ -47,6 +51,10 @@ VERBS = {
         "Print the script with which a shell completes verbs, options, components and recipes.",
     ),
     "schema": ("compressor.cli.recipes:schema", "Print the JSON Schema of a recipe, for editors."),
+    "new-plugin": (
+        "compressor.cli.scaffold:new_plugin",
+        "Write a package with a method or a criterion of your own, its test, a recipe and a README.",
+    ),
 }
 """Verb -> where it lives ("module:function") and its help, in the table and on its own page."""
 

@@ -17,9 +17,9 @@ from compressor.recipe.loader import load_recipe
 from compressor.recipe.lock import read_lock
 from compressor.recipe.options import Verification
 from compressor.recipe.plan import compile_plan
-from compressor.recipe.sweep import compile_sweep
 
 RUNTIMES = get_args(Verification.model_fields["provider"].annotation)
+RUNTIME_HELP = str(Verification.model_fields["provider"].description)
 shapes = (
     click.option("--batch", multiple=True, type=click.IntRange(1), help="Samples per call; repeatable."),
     click.option("--sequence", multiple=True, type=click.IntRange(2), help="Tokens per sample; repeatable."),
@@ -77,52 +77,9 @@ def apply(
     conditions = Conditions(registry, resolve_device(device), echo_progress, lock)
     finished = run(plan, out, conditions, fresh=fresh)
     if Processes.of_environment().writes:
-        _show(finished.report, render, as_json=as_json)
+        show_report(finished.report, render, as_json=as_json)
         echo_progress(f"written to {out}")
     return 0 if finished.passed and finished.reproduced else 1
-
-
-@click.command(name="sweep")
-@click.argument("recipe", type=RecipePath(path_type=Path))
-@click.option(
-    "--over",
-    multiple=True,
-    metavar="PATH=VALUE,VALUE,...",
-    help="The list, where the recipe's target holds none: steps.0.prune.target.macs=0.8,0.6,0.4",
-)
-@model_option
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="Directory to make; default: runs/NAME-sweep.")
-@set_option
-@device_option
-@click.option("--fresh", is_flag=True, help="Start over, and replace the output directory when finished.")
-@json_option
-def sweep(
-    *,
-    recipe: Path,
-    over: tuple[str, ...],
-    model: str | None,
-    output: Path | None,
-    overrides: tuple[str, ...],
-    device: str,
-    fresh: bool,
-    as_json: bool,
-) -> int:
-    """Return 1 when a gate of any point failed."""
-    registry = Registry.load()
-    plan = compile_sweep(load_recipe(recipe, model=model, overrides=overrides), registry, over=over)
-    for lint in plan.first.lints:
-        echo_progress(f"note: {lint}")
-
-    from compressor.run.load import resolve_device
-    from compressor.run.pipeline import Conditions
-    from compressor.run.sweep import run_sweep
-    from compressor.verify.report import render
-
-    out = output or Path("runs") / f"{plan.first.recipe.name}-sweep"
-    finished = run_sweep(plan, out, Conditions(registry, resolve_device(device), echo_progress), fresh=fresh)
-    _show(finished.report, render, as_json=as_json)
-    echo_progress(f"written to {out}")
-    return 0 if finished.passed else 1
 
 
 @click.command(name="verify")
@@ -136,20 +93,14 @@ def verify(*, directory: Path, as_json: bool, **shape: Any) -> int:
     from compressor.verify.report import render
 
     report = verify_again(directory, {name: value for name, value in shape.items() if value})
-    _show(report, render, as_json=as_json)
+    show_report(report, render, as_json=as_json)
     return 0 if report["passed"] else 1
 
 
 @click.command(name="bench")
 @click.argument("models", nargs=-1, required=True, type=click.Path(path_type=Path))
 @shape_options
-@click.option(
-    "--provider",
-    type=click.Choice(RUNTIMES),
-    default="cpu",
-    show_default=True,
-    help="Execution provider of onnxruntime, or openvino.",
-)
+@click.option("--provider", type=click.Choice(RUNTIMES), default="cpu", show_default=True, help=RUNTIME_HELP)
 @json_option
 def bench(*, models: tuple[Path, ...], provider: Any, as_json: bool, **shape: Any) -> None:
     """Write the table of latencies."""
@@ -158,7 +109,7 @@ def bench(*, models: tuple[Path, ...], provider: Any, as_json: bool, **shape: An
 
     options = Verification(provider=provider, **{name: value for name, value in shape.items() if value})
     report = bench_files(models, options)
-    _show(report, render, as_json=as_json)
+    show_report(report, render, as_json=as_json)
 
 
 @click.command(name="profile")
@@ -194,7 +145,7 @@ def profile(
 
     workload = Workload(batch=batch, sequence=sequence, threads=threads, provider=provider)
     echo_progress(f"profile {model} at {workload}: minutes, unless it was measured before")
-    _show(profile_model(model, workload, rounds=rounds, fresh=fresh), render, as_json=as_json)
+    show_report(profile_model(model, workload, rounds=rounds, fresh=fresh), render, as_json=as_json)
 
 
 @click.command(name="inspect")
@@ -206,10 +157,11 @@ def inspect(*, path: Path, sequence: float, as_json: bool) -> None:
     from compressor.run.inspection import inspect_path
     from compressor.verify.report import render
 
-    _show(inspect_path(path, sequence=sequence), render, as_json=as_json)
+    show_report(inspect_path(path, sequence=sequence), render, as_json=as_json)
 
 
-def _show(report: dict[str, Any], render: Any, *, as_json: bool) -> None:
+def show_report(report: dict[str, Any], render: Any, *, as_json: bool) -> None:
+    """Write a report to stdout, as tables or as JSON."""
     if as_json:
         click.echo(json.dumps(report, indent=2))
     else:

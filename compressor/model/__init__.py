@@ -14,14 +14,16 @@ if TYPE_CHECKING:
     from compressor.model.blocks import Blocks
     from compressor.model.checkpoint import fingerprint, load, load_pretrained, save
     from compressor.model.constant import removable_units
+    from compressor.model.costs import encoder_macs, unit_prices
     from compressor.model.depth import skipped
     from compressor.model.elements import apply_masks, removed_elements, split_masks, zero_masks
+    from compressor.model.emptied import BiasOnly, EmptyAttention
     from compressor.model.groups import ParamSlice, PrunableGroup, UnitKind
     from compressor.model.masks import Masks, Scores
     from compressor.model.outputs import accepted_inputs, max_positions, raw_output, read_output
     from compressor.model.runtime import SessionOptions, open_session
     from compressor.model.source import local_directory
-    from compressor.model.surgery import BiasOnly, EmptyAttention, Family, apply_shapes, masked, shrink
+    from compressor.model.surgery import Family, apply_shapes, masked, shrink
     from compressor.model.weights import WeightFilter, divided_weights, filtered_weights
 
 __all__ = [
@@ -43,6 +45,7 @@ __all__ = [
     "apply_shapes",
     "collate",
     "divided_weights",
+    "encoder_macs",
     "file_sparsity",
     "filtered_weights",
     "fingerprint",
@@ -62,6 +65,7 @@ __all__ = [
     "skipped",
     "split_masks",
     "stored_weights",
+    "unit_prices",
     "zero_masks",
 ]
 
@@ -70,6 +74,7 @@ _FILES = {
     "blocks": ("Blocks",),
     "checkpoint": ("fingerprint", "load", "load_pretrained", "save"),
     "constant": ("removable_units",),
+    "costs": ("encoder_macs", "unit_prices"),
     "depth": ("skipped",),
     "elements": ("apply_masks", "removed_elements", "split_masks", "zero_masks"),
     "groups": ("ParamSlice", "PrunableGroup", "UnitKind"),
@@ -78,7 +83,8 @@ _FILES = {
     "outputs": ("accepted_inputs", "max_positions", "raw_output", "read_output"),
     "runtime": ("SessionOptions", "open_session"),
     "source": ("local_directory",),
-    "surgery": ("BiasOnly", "EmptyAttention", "Family", "apply_shapes", "masked", "shrink"),
+    "emptied": ("BiasOnly", "EmptyAttention"),
+    "surgery": ("Family", "apply_shapes", "masked", "shrink"),
     "weights": ("WeightFilter", "divided_weights", "filtered_weights"),
 }
 

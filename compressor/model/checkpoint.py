@@ -18,17 +18,13 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 import transformers
 from torch import nn
-from transformers import (
-    MODEL_FOR_QUESTION_ANSWERING_MAPPING,
-    MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
-    MODEL_MAPPING,
-    PreTrainedModel,
-)
+from transformers import MODEL_MAPPING, PreTrainedModel
 from transformers.utils import logging as chatter
 
 from compressor.errors import CompressorError, InputError
-from compressor.model import shapes, surgery
+from compressor.model import sentences, shapes, surgery
 from compressor.model.companions import copy_companions
+from compressor.model.heads import HEADS
 from compressor.model.source import checkpoint_config, checkpoint_directory, local_directory, weight_files
 
 if TYPE_CHECKING:
@@ -36,28 +32,17 @@ if TYPE_CHECKING:
 
 __all__ = ["fingerprint", "load", "load_pretrained", "local_directory", "save"]
 
-HEADS: Mapping[str, Any] = {
-    "sequence-classification": MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
-    "question-answering": MODEL_FOR_QUESTION_ANSWERING_MAPPING,
-    "feature-extraction": MODEL_MAPPING,
-}
-"""transformers' tables from a config's class to the class of the model with that head."""
 
-
-def head_of(model: nn.Module) -> str:
-    """Return which head of ``HEADS`` a model has; the bare encoder's where it has none of them."""
-    config: Any = model.config
-    heads = (head for head, table in HEADS.items() if table.get(type(config), None) is type(model))
-    return next(heads, "feature-extraction")
-
-
-def save(model: nn.Module, directory: Path, tokenizer_source: Path | None = None) -> None:
+def save(
+    model: nn.Module, directory: Path, tokenizer_source: Path | None = None, *, tokenizer: Path | None = None
+) -> None:
     """Write a model, pruned or not, as ``config.json`` and ``model.safetensors``.
 
     Args:
         model: a transformers model.
         directory: made when it is not there.
         tokenizer_source: a checkpoint directory whose tokenizer files, and a sentence encoder's other files, are copied.
+        tokenizer: directory of a tokenizer that takes the place of that one's.
 
     Raises:
         InputError: those files are damaged.
@@ -66,7 +51,7 @@ def save(model: nn.Module, directory: Path, tokenizer_source: Path | None = None
     with _quiet():
         plain.save_pretrained(directory)
     if tokenizer_source is not None:
-        copy_companions(tokenizer_source, directory)
+        copy_companions(tokenizer_source, directory, tokenizer)
 
 
 def load(directory: Path, families: Mapping[str, Family]) -> nn.Module:
@@ -87,7 +72,7 @@ def load_pretrained(
     model: str,
     families: Mapping[str, Family],
     *,
-    head: Literal["sequence-classification", "question-answering", "feature-extraction"],
+    head: Literal["sequence-classification", "token-classification", "question-answering", "feature-extraction"],
     num_labels: int | None = None,
     new_head: bool = False,
 ) -> nn.Module:
@@ -108,6 +93,8 @@ def load_pretrained(
     directory = local_directory(model)
     config = checkpoint_config(directory, families)
     model_class = HEADS[head][type(config)]
+    if not new_head:
+        _check_head(model, config, model_class)
     makes_head = new_head and head != "feature-extraction" and model_class.__name__ not in (config.architectures or [])
     if makes_head and num_labels is not None:
         config.num_labels = num_labels
@@ -118,6 +105,8 @@ def load_pretrained(
             f"says {config.num_labels}",
             hint="give the checkpoint that was fine-tuned for this task with -m, or choose the task it was tuned for",
         )
+    if head == "feature-extraction":
+        sentences.remember(config, directory)
     return _load(model_class, directory, config, families, new_head=makes_head)
 
 
@@ -141,6 +130,22 @@ def _model_class(config: Any) -> Any:
     named = getattr(transformers, (config.architectures or [""])[0], None)
     known = isinstance(named, type) and issubclass(named, PreTrainedModel) and named.config_class is type(config)
     return named if known else MODEL_MAPPING[type(config)]
+
+
+def _check_head(model: str, config: Any, wanted: Any) -> None:
+    """Refuse a checkpoint with another head: two heads may have weights of the same names and shapes."""
+    named = (config.architectures or [""])[0]
+    heads = {table[type(config)].__name__: head for head, table in HEADS.items() if type(config) in table}
+    if wanted is MODEL_MAPPING[type(config)] or named == wanted.__name__ or named not in heads:
+        return
+    if heads[named] == "feature-extraction":  # it has no head, which is said where its weights are missed
+        return
+    raise InputError(
+        f"{model}: wrong task for this checkpoint: the task needs {wanted.__name__}, config.json says {named}, "
+        f"fine-tuned for {heads[named].replace('-', ' ')}",
+        hint="give the checkpoint that was fine-tuned for this task with -m, or choose the task it was tuned for "
+        "(compress components task)",
+    )
 
 
 def _load(
@@ -190,6 +195,7 @@ def _shaped(model_class: Any, family: Family) -> Any:
         kept = shapes.counts(config, groups)
         if kept:
             surgery.apply_shapes(self, groups, kept)
+        if kept or getattr(config, shapes.LAYERS, None):
             family.after_shrink(self)
 
     # transformers looks at a class's name and at the source of its module.

@@ -38,21 +38,24 @@ COPIED = (".json", ".safetensors")
 """What is copied of the directories that ``modules.json`` names: no pickles."""
 
 
-def copy_companions(source: Path, directory: Path) -> None:
+def copy_companions(source: Path, directory: Path, tokenizer: Path | None = None) -> None:
     """Copy the tokenizer's files, and those of a sentence encoder, where the source has them.
 
     Args:
         source: a checkpoint directory.
         directory: that the model was saved to.
+        tokenizer: directory of a tokenizer that takes the place of the source's; a sentence encoder's files may be there too.
 
     Raises:
         InputError: ``modules.json`` is damaged, or names a place outside the checkpoint.
     """
-    for name in (*TOKENIZER_FILES, *SENTENCE_FILES):
-        if (source / name).is_file():
-            shutil.copyfile(source / name, directory / name)
+    copy_tokenizer(tokenizer or source, directory)
+    for name in SENTENCE_FILES:
+        found = [place / name for place in (tokenizer, source) if place is not None and (place / name).is_file()]
+        if found:
+            shutil.copyfile(found[0], directory / name)
     config = directory / "tokenizer_config.json"
-    if (source / config.name).is_file():
+    if config.is_file():
         text = config.read_text(encoding="utf-8")
         config.write_text(text.replace(f'"{NEWER_CLASS}"', f'"{ANY_CLASS}"'), encoding="utf-8")
     for module in _modules(source):
@@ -60,6 +63,26 @@ def copy_companions(source: Path, directory: Path) -> None:
             if path.suffix in COPIED:
                 (directory / module).mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(path, directory / module / path.name)
+
+
+def tokenizer_paths(directory: Path) -> list[Path]:
+    """Return the tokenizer's files that a directory has."""
+    return [directory / name for name in TOKENIZER_FILES if (directory / name).is_file()]
+
+
+def copy_tokenizer(source: Path, directory: Path) -> None:
+    """Copy the tokenizer's files, and leave no file of another one beside them.
+
+    Args:
+        source: a directory that has them.
+        directory: that is made where it is not there.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    for name in TOKENIZER_FILES:
+        if (source / name).is_file():
+            shutil.copyfile(source / name, directory / name)
+        else:
+            (directory / name).unlink(missing_ok=True)
 
 
 def _modules(source: Path) -> Iterator[str]:

@@ -1,7 +1,8 @@
 """What a model costs: MACs of its encoder, parameters, bytes.
 
 The cost model is Kwon et al.'s (arXiv 2204.09656): attention and FFN of the encoder count; embeddings, LayerNorm,
-biases, GELU, softmax, pooler and classifier are free. Lengths may be fractional, because the mean length is.
+biases, GELU, softmax, pooler and classifier are free. Lengths may be fractional, because the mean length is. What
+projects relative positions is free too: it reads no tokens, so a graph holds what it gives, or a session computes it once.
 """
 
 from __future__ import annotations
@@ -10,19 +11,21 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from torch import Tensor, nn
 
-from compressor.model.groups import PrunableGroup, UnitKind
+from compressor.model.groups import ParamSlice, PrunableGroup, UnitKind
 
 
 def unit_macs(model: nn.Module, group: PrunableGroup, sequence: float) -> float:
     """Return the MACs that one unit of a group costs per sample of ``sequence`` tokens.
 
-    With hidden size D and head width d this is 4 T D d + 2 T^2 d for a head and 2 T D for a neuron, read off the
-    slices' Linear layers. What an emptied group's units once cost is unknown, hence 0.
+    With hidden size D and head width d this is 4 T D d + 2 T^2 d for a head, T P d more where its scores have products
+    with P relative positions, and 2 T D for a neuron (3 T D for a gated one), read off the slices' Linear layers. A window
+    of attention saves nothing: the graph masks what lies outside. What an emptied group's units once cost is unknown, hence 0.
     """
     if not group.units:
         return 0.0
-    attention = 2.0 * sequence * sequence * group.width if group.kind == "heads" else 0.0
-    return sequence * _unit_weights(model, group) + attention
+    attention = sequence * (2.0 * sequence + group.position_keys) * group.width if group.kind == "heads" else 0.0
+    read = [piece for piece in group.producers if piece.reads != "positions"]
+    return sequence * _weights(model, [*read, group.consumer]) + attention
 
 
 def unit_parameters(model: nn.Module, group: PrunableGroup) -> float:
@@ -30,12 +33,12 @@ def unit_parameters(model: nn.Module, group: PrunableGroup) -> float:
     if not group.units:
         return 0.0
     biased = (piece for piece in group.producers if model.get_submodule(piece.module).bias is not None)
-    return float(_unit_weights(model, group) + sum(piece.width for piece in biased))
+    return float(_weights(model, [*group.producers, group.consumer]) + sum(piece.width for piece in biased))
 
 
-def _unit_weights(model: nn.Module, group: PrunableGroup) -> int:
+def _weights(model: nn.Module, pieces: Iterable[ParamSlice]) -> int:
     weights = 0
-    for piece in (*group.producers, group.consumer):
+    for piece in pieces:
         linear = model.get_submodule(piece.module)
         other = linear.in_features if piece.dim == 0 else linear.out_features
         weights += piece.width * int(other)  # type: ignore[arg-type]  # an attribute of nn.Linear

@@ -6,7 +6,7 @@ is a plain model of fewer layers, which transformers loads by itself.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -45,16 +45,23 @@ def _give_back(name: str) -> Callable[[nn.Module, tuple[Any, ...], Any], Any]:
     return hook
 
 
-def check(groups: Sequence[PrunableGroup], layers: Collection[int]) -> None:
-    """Refuse to drop layers that are not there, or all of them.
+def check(groups: Sequence[PrunableGroup], layers: Collection[int], fixed: Mapping[int, str] | None = None) -> None:
+    """Refuse to drop layers that are not there, that cannot go, or all of them.
+
+    Args:
+        groups: of the model.
+        layers: their numbers.
+        fixed: layers that cannot go, with the reasons.
 
     Raises:
-        CompressorError: the numbers are not of layers of the model, or no layer would be left.
+        CompressorError: the numbers are not of layers of the model or of fixed ones, or no layer would be left.
     """
     present = {group.index for group in groups}
     unknown = sorted(set(layers) - present)
     if unknown:
         raise CompressorError(f"dropped layer {unknown[0]}: the model has layers 0 to {max(present, default=-1)}")
+    for layer in sorted(set(layers) & set(fixed or {})):
+        raise CompressorError(f"dropped layer {layer}: it cannot go: {(fixed or {})[layer]}")
     if layers and present <= set(layers):
         raise CompressorError(
             f"dropped layers {sorted(layers)}: expected at least one of {len(present)} layers to stay"

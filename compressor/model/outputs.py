@@ -12,6 +12,7 @@ from torch import Tensor, nn
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 OUTPUT_NAMES: Mapping[str, tuple[str, ...]] = {
     "sequence-classification": ("logits",),
+    "token-classification": ("logits",),
     "question-answering": ("start_logits", "end_logits"),
     "feature-extraction": ("last_hidden_state",),
 }
@@ -27,7 +28,7 @@ def accepted_inputs(model: nn.Module) -> tuple[str, ...]:
 def raw_output(model: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
     """Run the model on a batch's inputs; return what its head gives.
 
-    Logits (B, C); start and end logits, stacked to (B, T, 2); or the last hidden state (B, T, D) of a bare encoder.
+    Logits (B, C), or of every token (B, T, C); start and end logits, stacked to (B, T, 2); or the last hidden state (B, T, D) of a bare encoder.
     """
     return read_output(model(**{name: batch[name] for name in accepted_inputs(model) if name in batch}))
 

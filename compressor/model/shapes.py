@@ -94,6 +94,26 @@ def kept_ids(config: Any, groups: Sequence[PrunableGroup], layers: Sequence[int]
     return result
 
 
+def kept_heads(config: Any, index: int) -> tuple[int, ...]:
+    """Return which heads of the dense model a layer has that lost some.
+
+    Args:
+        config: of the model.
+        index: number of the layer, from 0 at the bottom.
+
+    Raises:
+        InputError: the field does not say it.
+    """
+    shapes = getattr(config, FIELD, None)
+    try:
+        return tuple(int(head) for head in shapes["kept_heads"][index])  # type: ignore[index]  # None is an error too
+    except (KeyError, IndexError, TypeError, ValueError) as error:
+        raise InputError(
+            f"config.json: {FIELD}.kept_heads does not say which heads layer {index} has",
+            hint="the file was changed by hand; take the one the run wrote",
+        ) from error
+
+
 def counts(config: Any, groups: Sequence[PrunableGroup]) -> dict[str, int]:
     """Read from a config how many units each group of the dense model keeps.
 

@@ -21,10 +21,14 @@ INDEX = "model.safetensors.index.json"
 LOGIN = "ask for access on the model's page of the hub, then: hf auth login"
 WANTED = ("*.json", "*.safetensors", "*.txt", "*.model")
 """What a run reads of a repository on the hub: config, weights, tokenizer."""
+UNWANTED = "[!0-9]*/*"
+"""Directories of other formats; those of a sentence encoder's modules begin with a number: ``1_Pooling``."""
 
 
 class UnknownModelTypeError(InputError):
     """No installed family covers the checkpoint's ``model_type``."""
+
+    model_type: str = ""
 
 
 def local_directory(model: str, revision: str | None = None) -> Path:
@@ -71,7 +75,9 @@ def _instead(path: Path) -> str:
 
 def _download(model: str, revision: str | None) -> Path:
     try:
-        return Path(snapshot_download(model, revision=revision, allow_patterns=list(WANTED), ignore_patterns=["*/*"]))
+        return Path(
+            snapshot_download(model, revision=revision, allow_patterns=list(WANTED), ignore_patterns=[UNWANTED])
+        )
     except GatedRepoError as error:
         raise SetupError(f"{model}: the hub gives this model to logged-in users only", hint=LOGIN) from error
     except RepositoryNotFoundError as error:
@@ -107,11 +113,13 @@ def checkpoint_config(directory: Path, model_types: Iterable[str]) -> Any:
             hint="name the directory that save_pretrained wrote",
         ) from error
     if model_type not in supported:
-        raise UnknownModelTypeError(
+        unknown = UnknownModelTypeError(
             f"{path}: model_type '{model_type}' belongs to no installed family; supported: {', '.join(supported)}"
             f"{did_you_mean(str(model_type), supported)}",
             hint="compress components family lists the families; a plugin can add one",
         )
+        unknown.model_type = str(model_type)
+        raise unknown
     try:
         config = AutoConfig.from_pretrained(str(directory), trust_remote_code=False, local_files_only=True)
     except Exception as error:  # transformers 5 checks configs with errors of its own, 4.57 with whatever breaks

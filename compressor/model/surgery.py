@@ -18,9 +18,9 @@ from torch import Tensor, nn
 
 from compressor.errors import CompressorError, did_you_mean
 from compressor.model import depth, shapes
+from compressor.model.emptied import BiasOnly, EmptyAttention, EmptyFeedForward
 from compressor.model.groups import ParamSlice, PrunableGroup
 from compressor.model.masks import Masks
-from compressor.model.outputs import attention_input
 
 
 class Family(Protocol):
@@ -29,57 +29,11 @@ class Family(Protocol):
     def groups(self, model: nn.Module) -> tuple[PrunableGroup, ...]:
         """Return the prunable groups of the model as it is now."""
 
+    def fixed_layers(self, model: nn.Module, /) -> Mapping[int, str]:
+        """Return the layers that cannot be dropped, by number, each with the reason."""
+
     def after_shrink(self, model: nn.Module) -> None:
         """Adjust what slices cannot express."""
-
-
-class BiasOnly(nn.Module):
-    """What is left of a Linear that lost every input: its bias (a 0-wide Linear breaks ``view(..., -1, head_dim)``).
-
-    Shape:
-        Input: (..., anything). Output: (..., out_features).
-    """
-
-    bias: nn.Parameter | None
-
-    def __init__(self, linear: nn.Linear) -> None:
-        super().__init__()
-        self.in_features = 0
-        self.out_features = linear.out_features
-        self.register_parameter("bias", linear.bias)
-
-    def forward(self, hidden: Tensor) -> Tensor:
-        """Return the bias for every token; zeros where the Linear had none."""
-        shape = (*hidden.shape[:-1], self.out_features)
-        return hidden.new_zeros(shape) if self.bias is None else self.bias.expand(shape)
-
-    def extra_repr(self) -> str:
-        """Return what ``print(model)`` shows."""
-        return f"out_features={self.out_features}, bias={self.bias is not None}"
-
-
-class EmptyAttention(nn.Module):
-    """An attention block that lost every head.
-
-    In BERT's layout the output projection follows the block; in DistilBERT's it lives inside, and stays there under its
-    own name, so that the key of its bias in the state dict is kept.
-
-    Shape:
-        Input: (B, T, hidden_size). Output: the same, and None in place of attention probabilities.
-    """
-
-    def __init__(self, projection: str = "", left_over: BiasOnly | None = None) -> None:
-        super().__init__()
-        self.projection = projection
-        if left_over is not None:
-            self.add_module(projection, left_over)
-
-    def forward(
-        self, hidden_states: Tensor | None = None, *_: Any, query: Tensor | None = None, **__: Any
-    ) -> tuple[Tensor, None]:
-        """Return the hidden states, through what is left of an inner projection (4.57's DistilBERT says ``query``)."""
-        hidden = attention_input(hidden_states, query)
-        return (self.get_submodule(self.projection)(hidden) if self.projection else hidden), None
 
 
 @contextmanager
@@ -133,11 +87,11 @@ def shrink(
         dropped_layers: numbers of whole layers of ``model`` that go, whatever the masks say of them.
 
     Raises:
-        CompressorError: a mask or a weight does not fit the model, or no layer would be left.
+        CompressorError: a mask or a weight does not fit the model, no layer would be left, or one would go that cannot.
     """
     groups = family.groups(model)
     _check_masks(groups, masks.keep)
-    depth.check(groups, dropped_layers)
+    depth.check(groups, dropped_layers, family.fixed_layers(model) if dropped_layers else {})
     result = copy.deepcopy(model)
     _copy_weights(result, weights or {})
     stay = [group for group in groups if group.index not in dropped_layers]
@@ -233,7 +187,9 @@ def _selected(parameter: Tensor, dim: int, index: Tensor) -> nn.Parameter:
 def _empty(model: nn.Module, group: PrunableGroup) -> None:
     """Replace a sublayer that lost every unit by its bias; residual and LayerNorm stay."""
     left_over = BiasOnly(_linear(model, group.consumer.module))
-    if group.kind == "ffn_neurons":
+    if group.kind == "ffn_neurons" and group.inner_consumer:
+        model.set_submodule(group.block, EmptyFeedForward(group.inner_consumer, left_over))
+    elif group.kind == "ffn_neurons":
         model.set_submodule(group.block, nn.Identity())
         model.set_submodule(group.consumer.module, left_over)
     elif group.inner_consumer:

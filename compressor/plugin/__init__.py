@@ -8,6 +8,7 @@ from compressor.plugin.components import (
     Exporter,
     Loss,
     LossRun,
+    Metric,
     ModelFamily,
     Pruned,
     PruningMethod,
@@ -18,8 +19,10 @@ from compressor.plugin.components import (
 from compressor.plugin.hookspecs import hookimpl
 from compressor.plugin.quantization import QuantizationData
 from compressor.plugin.registry import PluginFailure, Provider, Registry
+from compressor.plugin.running import RunningScores
 from compressor.plugin.target import Target
 from compressor.plugin.training import Training
+from compressor.plugin.trimmed import Trimmed
 
 __all__ = [
     "Choice",
@@ -29,6 +32,7 @@ __all__ = [
     "Exporter",
     "Loss",
     "LossRun",
+    "Metric",
     "ModelFamily",
     "PluginFailure",
     "Provider",
@@ -37,9 +41,11 @@ __all__ = [
     "QuantizationData",
     "Quantizer",
     "Registry",
+    "RunningScores",
     "SparsityPattern",
     "Target",
     "Task",
     "Training",
+    "Trimmed",
     "hookimpl",
 ]

@@ -11,12 +11,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from pydantic import Field
-
 from compressor.plugin.component import Component
 from compressor.plugin.criterion import Criterion, CriterionRun
+from compressor.plugin.loss import Loss, LossRun
+from compressor.plugin.metric import Metric
 from compressor.plugin.quantization import Quantizer
-from compressor.plugin.task import Head, Split, Task
+from compressor.plugin.task import Head, ProblemType, Split, Task
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from compressor.model.groups import PrunableGroup
     from compressor.model.masks import Masks
     from compressor.plugin.target import Target
+    from compressor.plugin.trimmed import Trimmed
     from compressor.run.session import Session
-    from compressor.train.rows import NumberedRows
 
 __all__ = [
     "Component",
@@ -39,7 +39,9 @@ __all__ = [
     "Head",
     "Loss",
     "LossRun",
+    "Metric",
     "ModelFamily",
+    "ProblemType",
     "Pruned",
     "PruningMethod",
     "Quantizer",
@@ -63,6 +65,7 @@ class Pruned:
             FFN, residuals and LayerNorms.
         aligned: parameters whose masks follow a grid (N:M, blocks): units that they empty are not taken out, since that
             would shift the grid.
+        trimmed: the tokens and positions that stay, and the tokenizer of these; None = all, with the tokenizer as it is.
     """
 
     masks: Masks
@@ -70,6 +73,7 @@ class Pruned:
     metrics: Mapping[str, Any] = field(default_factory=dict)
     dropped_layers: tuple[int, ...] = ()
     aligned: tuple[str, ...] = ()
+    trimmed: Trimmed | None = None
 
 
 class PruningMethod(Component):
@@ -86,6 +90,16 @@ class PruningMethod(Component):
     def zeroes(self) -> bool:
         """Whether it leaves zeros in weights that stay, as a target of sparsity asks for."""
         return getattr(getattr(self, "target", None), "sparsity", None) is not None
+
+    @property
+    def reads_texts(self) -> bool:
+        """Whether it decides by the tokenizer and by every train row: ``session.train_rows`` are then there."""
+        return False
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """Files, named by its options, whose content the result depends on."""
+        return ()
 
     def check(self, model: nn.Module) -> None:
         """Check that the options suit the model that a run starts from, before hours are spent on steps that come first.
@@ -149,82 +163,31 @@ class SparsityPattern(Component):
 
 
 class ModelFamily(Component):
-    """A table that says where a family of models keeps its heads and neurons."""
+    """A table that says where a family of models keeps its heads and neurons; why relatives are refused, by model type."""
 
     kind: ClassVar[str] = "family"
     model_types: ClassVar[tuple[str, ...]]
+    refused: ClassVar[Mapping[str, str]] = {}
 
     @abc.abstractmethod
     def groups(self, model: nn.Module) -> tuple[PrunableGroup, ...]:
         """Return every prunable group of the model as it is now, bottom to top, attention before FFN."""
 
-    def after_shrink(self, model: nn.Module) -> None:
-        """Adjust what slices cannot express (nothing, for most families)."""
-
-
-class LossRun(abc.ABC):
-    """A training loss at work."""
-
-    @abc.abstractmethod
-    def __call__(self, student: Any, teacher: Any, batch: Mapping[str, Tensor]) -> Tensor:
-        """Return the loss of one batch, a scalar: the mean over its samples of what each sample alone would have.
-
-        Such means do not change when a batch is cut into parts, over time or over processes.
-
-        Args:
-            student: transformers' output of the model in training, float32; ``hidden_states`` where ``Loss.hidden``,
-                ``last_hidden_state`` and, of an encoder with a pooler, ``pooler_output`` where ``Loss.encoder``.
-            teacher: the same of the dense model, in eval mode and without gradients.
-            batch: ``input_ids`` and friends (B, T), ``labels``, ``window``, and ``index`` (B,), every row's number in the
-                train split, the same in all epochs.
-        """
-
-    def prepare(self, student: nn.Module, rows: NumberedRows) -> None:  # noqa: B027 - few losses remember
-        """Look at the rows that will be trained on, once, before the first step.
-
-        Args:
-            student: the model in training as it is now, in eval mode.
-            rows: tokenised, each with its ``index``.
-        """
-
-    def snapshot(self, student: nn.Module) -> None:  # noqa: B027 - few losses remember
-        """Look at the model in training as it is now, in eval mode.
-
-        Called at the start of every epoch but the first; of a method that prunes in cuts, before every cut but the first.
-        """
-
-    def frozen(self, model: nn.Module) -> frozenset[str]:
-        """Return names of the model's parameters that this loss leaves as they are: no gradient, no weight decay."""
-        return frozenset()
-
-    def state_dict(self) -> dict[str, Tensor]:
-        """Return what must be saved to resume (banks, snapshots)."""
+    def fixed_layers(self, model: nn.Module) -> Mapping[int, str]:
+        """Return the layers that cannot be dropped, by number, each with the reason (none, for most families)."""
         return {}
 
-    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:  # noqa: B027 - most losses have nothing to restore
-        """Continue from a saved state."""
-
-
-class Loss(Component):
-    """One term of the training loss; terms add up."""
-
-    kind: ClassVar[str] = "loss"
-    needs_labels: ClassVar[bool] = False
-    needs_teacher: ClassVar[bool] = True
-    hidden: ClassVar[bool] = False
-    encoder: ClassVar[bool] = False
-
-    weight: float = Field(default=1.0, gt=0, description="What the term is multiplied by.")
-
-    @abc.abstractmethod
-    def start(self, session: Session) -> LossRun:
-        """Start computing this loss for the session's teacher and student."""
+    def after_shrink(self, model: nn.Module) -> None:
+        """Adjust what slices cannot express (nothing, for most families)."""
 
 
 class Exporter(Component):
     """Writes a model to a file and checks it against torch."""
 
     kind: ClassVar[str] = "exporter"
+
+    def check(self, model: nn.Module, task: Task) -> None:
+        """Refuse, by an ``InputError``, a model that the options do not suit, before anything expensive is done."""
 
     @abc.abstractmethod
     def export(
@@ -238,8 +201,10 @@ class Exporter(Component):
 
     def export_fused(
         self, model: nn.Module, path: Path, *, input_names: Sequence[str], output_names: Sequence[str]
-    ) -> Artifact | None:
-        """Export ``model`` once more, with operators that onnxruntime alone knows; return None, as here, for no such file.
+    ) -> Artifact | str | None:
+        """Export ``model`` once more, with operators that onnxruntime alone knows.
+
+        Returns None, as here, for no such file; a reason, for the report, where one was asked for and cannot be.
 
         Raises:
             CompressorError: the file does not reproduce torch within the tolerance.

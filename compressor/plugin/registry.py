@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, cast
 
 import pluggy
 from pydantic import PydanticUndefinedAnnotation
+from pydantic.errors import PydanticInvalidForJsonSchema
 
 from compressor.errors import InputError, PluginError, did_you_mean
 from compressor.plugin import hookspecs
@@ -72,7 +73,7 @@ class Plugin:
 class Registry:
     """Every component by kind and name, and the hooks of every plugin.
 
-    Filled once by ``load``; afterwards only ``register`` adds to it, which is how the core adds its own hooks.
+    Filled once by ``load``; then only ``register`` adds to it, as the core does with its own hooks.
     """
 
     def __init__(self) -> None:
@@ -112,8 +113,8 @@ class Registry:
         except (Exception, SystemExit) as error:  # a stranger's module can raise anything; it is reported
             if strict and isinstance(error, ProvidedTwiceError):
                 raise
-            ours = isinstance(error, UnusableComponentError | ProvidedTwiceError)
-            reason = error.args[0] if ours else f"{type(error).__name__}: {error}"
+            told = isinstance(error, UnusableComponentError | ProvidedTwiceError)
+            reason = error.args[0] if told else f"{type(error).__name__}: {error}"
             self._failures.append(PluginFailure(point.name, provider, reason, error))
             return
         self._add(point.name, provider, components)
@@ -156,10 +157,9 @@ class Registry:
                 raise UnusableComponentError(f"it provides {kind} '{name}' {count} times")
         for one in components:
             if (one.kind, one.name) in self._components:
+                both = f"by {self.provider(one.kind, one.name)} and by {one.provider}"
                 raise ProvidedTwiceError(
-                    f"{one.kind} '{one.name}' is provided twice: by {self.provider(one.kind, one.name)} "
-                    f"and by {one.provider}",
-                    hint="uninstall one of the two distributions",
+                    f"{one.kind} '{one.name}' is provided twice: {both}", hint="uninstall one of the two distributions"
                 )
 
     def _add(self, name: str, provider: Provider, components: tuple[Registered, ...]) -> None:
@@ -214,8 +214,7 @@ class Registry:
             if failure.entry_point == name:
                 raise PluginError(f"{kind} '{name}' is not available: {failure}") from failure.cause
         names = self.names(kind)
-        guess = did_you_mean(name, names)
-        if not guess:
+        if not (guess := did_you_mean(name, names)):
             broken = ", ".join(f"'{failure.entry_point}'" for failure in self._failures)
             note = f" (plugins that failed to load may provide it: {broken}; see compress plugins)" if broken else ""
             guess = f"; installed: {', '.join(names) or 'none'}{note}"
@@ -226,13 +225,18 @@ def _complete(cls: type[Component]) -> None:
     """Resolve the types of a component's options, which pydantic otherwise puts off until a recipe uses them.
 
     Raises:
-        UnusableComponentError: one is not there at run time.
+        UnusableComponentError: one is not there at run time, or is none that YAML can give.
     """
     try:
         cls.model_rebuild()  # does nothing where they are known already
+        cls.model_json_schema()
     except PydanticUndefinedAnnotation as error:
-        message = f"{cls.__name__}: {error.message}; import the types of options outside TYPE_CHECKING"
-        raise UnusableComponentError(message) from error
+        raise UnusableComponentError(
+            f"{cls.__name__}: {error.message}; import the types of options outside TYPE_CHECKING"
+        ) from error
+    except PydanticInvalidForJsonSchema as error:
+        what = f"{cls.kind} '{cls.name}': an option has a type that YAML cannot give"
+        raise UnusableComponentError(f"{what}: {error.message}") from error
 
 
 def _checked(cls: Any, provider: Provider) -> Registered:

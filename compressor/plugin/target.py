@@ -7,14 +7,14 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Kept = Annotated[float, Field(gt=0, le=1)]
-AMOUNTS = ("macs", "params", "heads", "layers", "latency", "latency_ms", "sparsity")
+AMOUNTS = ("macs", "params", "heads", "layers", "latency", "latency_ms", "sparsity", "vocabulary")
 
 
 class Target(BaseModel):
     """Exactly one amount, and the shape it is meant for.
 
-    ``macs``, ``params``, ``heads``, ``layers`` and ``latency`` are fractions *kept* of the dense model, in (0, 1];
-    ``sparsity`` is the fraction *removed*, in [0, 1). MACs and latency depend on the length.
+    ``macs``, ``params``, ``heads``, ``layers``, ``latency`` and ``vocabulary`` are fractions *kept* of the dense model, in
+    (0, 1]; ``sparsity`` is the fraction *removed*, in [0, 1). MACs and latency depend on the length.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -28,6 +28,7 @@ class Target(BaseModel):
     sparsity: Annotated[float, Field(ge=0, lt=1)] | None = Field(
         default=None, description="Fraction of the targeted weights' elements to remove."
     )
+    vocabulary: Kept | None = Field(default=None, description="Fraction of the tokens to keep.")
     sequence: Annotated[float, Field(gt=0)] | None = Field(
         default=None, description="Tokens per sample that MACs and latency are counted at; default: calibration mean."
     )

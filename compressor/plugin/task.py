@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedTokenizerBase
 
-Head = Literal["sequence-classification", "question-answering", "feature-extraction"]
+Head = Literal["sequence-classification", "token-classification", "question-answering", "feature-extraction"]
+ProblemType = Literal["single_label_classification", "multi_label_classification", "regression"]
 Split = Literal["train", "validation"]
 
 
@@ -24,8 +25,8 @@ class Task(Component):
     """Data, the model's output that matters, and the metric.
 
     ``z`` below is the task's output: class logits ``(B, C)``, a regression value ``(B, 1)``, an embedding ``(B, D)``; for
-    question answering ``(B, 2, max_length)``, the start and the end logit of every position, where the task overrides
-    what the defaults here do for ``(B, C)``.
+    question answering ``(B, 2, max_length)``, the start and the end logit of every position, and for token
+    classification ``(B, max_length, C)``, where the task overrides what the defaults here do for ``(B, C)``.
     """
 
     kind: ClassVar[str] = "task"
@@ -42,6 +43,11 @@ class Task(Component):
     @property
     def num_labels(self) -> int | None:
         """Outputs of the classification head, when the task knows; 1 = regression."""
+        return None
+
+    @property
+    def problem_type(self) -> ProblemType | None:
+        """What the outputs of a classification head mean, as ``problem_type`` in a checkpoint's config; None accepts any."""
         return None
 
     @property
@@ -64,11 +70,16 @@ class Task(Component):
             label2id: class ids by name in the checkpoint's config: label names in the data follow its order.
         """
 
+    def pinned(self) -> Mapping[str, str]:
+        """Return what the lock file says of where the rows come from, e.g. a commit; they are pinned by hashes anyway."""
+        return {}
+
     def output(self, raw: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
         """Return z, shape (B, C), from the model's raw output: logits as they are, unless the task says otherwise.
 
         Args:
-            raw: logits (B, C), start and end logits (B, T, 2), or hidden states (B, T, D), as the head gives them.
+            raw: logits (B, C), logits of every token (B, T, C), start and end logits (B, T, 2), or hidden states
+                (B, T, D), as the head gives them.
             batch: ``input_ids`` and friends (B, T), ``labels``, ``window``.
         """
         return raw

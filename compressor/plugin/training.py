@@ -8,7 +8,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BeforeValidator, Field, ValidationInfo, WithJsonSchema, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationInfo,
+    WithJsonSchema,
+    model_serializer,
+    model_validator,
+)
 
 from compressor.plugin.choice import Choice
 from compressor.plugin.component import Component
@@ -109,9 +117,11 @@ class Training(Component):
             raise ValueError(message)
         return self
 
-    def options(self) -> dict[str, Any]:
-        """Return the options as plain data that validates back."""
-        return self.model_dump(mode="json", exclude={"epochs"} if self.max_steps is not None else set())
+    @model_serializer(mode="wrap")
+    def _one_length(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave ``epochs`` out where ``max_steps`` stands: what is dumped, also inside another component, validates back."""
+        dumped: dict[str, Any] = dump(self)
+        return {name: value for name, value in dumped.items() if name != "epochs" or self.max_steps is None}
 
 
 def _label_free(info: ValidationInfo) -> bool:

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from compressor.errors import CompressorError
+from compressor.errors import CompressorError, InputError
 from compressor.model.groups import ParamSlice, PrunableGroup
 
 ShowMaps = Callable[[PrunableGroup, Tensor], None]
@@ -38,8 +38,10 @@ def shown_maps(
         rows: how many of the batch's rows to show, from the first; None = all.
 
     Raises:
+        InputError: the family's table says that positions enter the attention.
         CompressorError: in the forward pass, where a layer does not attend as its group's projections say.
     """
+    _refuse_positions(model, groups)
     made: dict[str, Tensor] = {}
     with ExitStack() as stack:
         for group in groups:
@@ -51,6 +53,15 @@ def shown_maps(
             consumer = model.get_submodule(group.consumer.module)
             stack.enter_context(consumer.register_forward_pre_hook(_show(made, group, mask[:rows], show)))
         yield
+
+
+def _refuse_positions(model: Any, groups: Sequence[PrunableGroup]) -> None:
+    how = next((group.positions for group in groups if group.positions), "")
+    if how:
+        raise InputError(
+            f"attention maps of {model.config.model_type} cannot be read off its queries and keys: it attends with {how}",
+            hint="use a method that reads no maps: heads with criterion output-norm or curvature, obs, fisher or kprune",
+        )
 
 
 def _keep(made: dict[str, Tensor], name: str, rows: int | None) -> Callable[[nn.Module, Any, Tensor], None]:
@@ -102,5 +113,5 @@ def _check(group: PrunableGroup, given: Tensor, read: Tensor, mask: Tensor) -> N
     raise CompressorError(
         f"{group.name}: attention maps cannot be read: softmax(q k' / sqrt(width)) times the values is not what "
         f"{group.consumer.module} reads",
-        hint="this model attends in another way (relative positions, rotary embeddings, ...); use a method that reads no maps",
+        hint="this model attends in another way than its family's table says; use a method that reads no maps",
     )

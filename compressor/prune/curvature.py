@@ -35,8 +35,8 @@ class SublayerStatistics:
         rows: how many samples were seen.
     """
 
-    def __init__(self, columns: int, outputs: int, device: torch.device) -> None:
-        self.inputs = Moments(columns, 0, device)
+    def __init__(self, columns: int, outputs: int, device: torch.device, *, intercept: bool = True) -> None:
+        self.inputs = Moments(columns, 0, device, intercept=intercept)
         self.gradients = Moments(outputs, 0, device)
         self.rows = 0
 
@@ -63,9 +63,12 @@ class SublayerStatistics:
 
     @property
     def covariance(self) -> Tensor:
-        """Return the covariance of the consumer's inputs, shape (columns, columns): the mean is the bias's to keep."""
+        """Return the covariance of the consumer's inputs, shape (columns, columns): the mean is the bias's to keep.
+
+        Of a consumer without bias it is their second moments.
+        """
         moments = self.inputs.gram / max(self.inputs.weight, TINY)
-        return moments.addr_(self.mean, self.mean, alpha=-1)
+        return moments.addr_(self.mean, self.mean, alpha=-1) if self.inputs.intercept else moments
 
     @property
     def metric(self) -> Tensor:
@@ -140,5 +143,6 @@ class DensePass:
 
 
 def _empty(model: nn.Module, group: PrunableGroup) -> SublayerStatistics:
-    weight = model.get_parameter(f"{group.consumer.module}.weight")
-    return SublayerStatistics(weight.shape[1], weight.shape[0], weight.device)
+    consumer: Any = model.get_submodule(group.consumer.module)
+    weight = consumer.weight
+    return SublayerStatistics(weight.shape[1], weight.shape[0], weight.device, intercept=consumer.bias is not None)

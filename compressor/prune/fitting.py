@@ -33,9 +33,9 @@ class Evidence:
     held: Moments
 
     @classmethod
-    def empty(cls, columns: int, outputs: int, device: torch.device) -> Evidence:
+    def empty(cls, columns: int, outputs: int, device: torch.device, *, intercept: bool = True) -> Evidence:
         """Return moments of nothing, of activations of shape (tokens, columns) and errors of shape (tokens, outputs)."""
-        return cls(*(Moments(columns, outputs, device) for _ in range(2)))
+        return cls(*(Moments(columns, outputs, device, intercept=intercept) for _ in range(2)))
 
     def add(self, activations: Tensor, errors: Tensor, *, weights: Tensor, held: Tensor) -> None:
         """Take in one batch.

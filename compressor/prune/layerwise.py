@@ -26,11 +26,12 @@ Run = Callable[[nn.Module, Batch], Any]
 
 @dataclass(frozen=True)
 class LayerCall:
-    """What a layer was called with, hidden states aside, and whether it gives them back in a tuple."""
+    """What a layer was called with, hidden states aside, whether it gives them back in a tuple, and of what length."""
 
     args: tuple[Any, ...]
     kwargs: Mapping[str, Any]
     gives_tuple: bool
+    length: int = 1
 
 
 @dataclass
@@ -38,18 +39,20 @@ class Sublayer:
     """What passed through one group's sublayer in the last forward; an attribute is missing until then.
 
     Attributes:
-        residual: the sublayer's input, which the residual connection adds, shape (B, T, D).
+        read: what the producers read, shape (B, T, D).
+        residual: what the residual connection adds, shape (B, T, D); in post-LN layers the same.
         activations: what the consumer read, shape (B, T, units * width); masked if a mask was entered before.
         output: what the consumer gave, bias included, shape (B, T, D).
     """
 
+    read: Tensor
     residual: Tensor
     activations: Tensor
     output: Tensor
 
     @property
     def before_norm(self) -> Tensor:
-        """Return what the LayerNorm after the sublayer reads, shape (B, T, D)."""
+        """Return what the LayerNorm after the sublayer reads, or what a pre-LN one adds up to, shape (B, T, D)."""
         return self.residual + self.output
 
 
@@ -94,7 +97,8 @@ def record(
         def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
             if name in calls or not args or not isinstance(args[0], Tensor):
                 raise CompressorError(f"{name}: expected one call, with the hidden states as first argument")
-            calls[name] = LayerCall(args[1:], kwargs, gives_tuple=isinstance(output, tuple))
+            length = len(output) if isinstance(output, tuple) else 0
+            calls[name] = LayerCall(args[1:], kwargs, gives_tuple=length > 0, length=length)
             inputs[name] = args[0].detach()
 
         return hook
@@ -168,12 +172,14 @@ class _Skipped(nn.Module):
         Input: (B, T, D) and whatever else the layer is called with. Output: the same, as the layer gives it.
     """
 
-    def __init__(self, call: LayerCall) -> None:
+    def __init__(self, call: LayerCall, layer: nn.Module) -> None:
         super().__init__()
-        self.gives_tuple = call.gives_tuple
+        own = {name: value for name, value in vars(layer).items() if not name.startswith("_")}
+        vars(self).update(own)  # encoders ask their layers, e.g. which masks to give them
+        self.gives_tuple, self.rest = call.gives_tuple, (None,) * (call.length - 1)
 
     def forward(self, hidden: Tensor, *_: Any, **__: Any) -> Any:
-        return (hidden,) if self.gives_tuple else hidden
+        return (hidden, *self.rest) if self.gives_tuple else hidden
 
 
 @contextmanager
@@ -187,8 +193,8 @@ def without(model: nn.Module, calls: Mapping[str, LayerCall], layers: Iterable[s
     """
     originals = {name: model.get_submodule(name) for name in layers}
     try:
-        for name in originals:
-            model.set_submodule(name, _Skipped(calls[name]))
+        for name, layer in originals.items():
+            model.set_submodule(name, _Skipped(calls[name], layer))
         yield
     finally:
         for name, module in originals.items():
@@ -220,7 +226,7 @@ def resumed(model: nn.Module, calls: Mapping[str, LayerCall], layer: str, hidden
 def watched(model: nn.Module, groups: Sequence[PrunableGroup]) -> Iterator[dict[str, Sublayer]]:
     """Collect, inside a ``with`` block, what passes through each group's sublayer, by group name.
 
-    Of an emptied attention only the consumer's bias is left, and that module reads the residual; activations mean
+    Of an emptied block only the consumer's bias is left, and that module reads what the producers did; activations mean
     nothing then.
     """
     seen = {group.name: Sublayer.__new__(Sublayer) for group in groups}
@@ -235,9 +241,11 @@ def watched(model: nn.Module, groups: Sequence[PrunableGroup]) -> Iterator[dict[
         for group in groups:
             sublayer = seen[group.name]
             consumer = model.get_submodule(group.consumer.module)
-            emptied = group.kind == "heads" and not group.units
-            producer = consumer if emptied else model.get_submodule(group.producers[0].module)
-            stack.enter_context(producer.register_forward_pre_hook(reads(sublayer, "residual")))
+            emptied = not group.units and (group.kind == "heads" or group.inner_consumer)
+            producer = consumer if emptied else model.get_submodule(group.reader)
+            entry = model.get_submodule(group.norm) if group.norm else producer
+            stack.enter_context(producer.register_forward_pre_hook(reads(sublayer, "read")))
+            stack.enter_context(entry.register_forward_pre_hook(reads(sublayer, "residual")))
             stack.enter_context(consumer.register_forward_pre_hook(reads(sublayer, "activations")))
             stack.enter_context(consumer.register_forward_hook(gives(sublayer)))
         yield seen

@@ -38,12 +38,14 @@ class Moments:
         gram: sum of w a a', shape (columns, columns).
         cross: sum of w a e', shape (columns, D).
         squared: sum of w e'e.
+        intercept: whether there is a bias to correct; many layers have none.
     """
 
-    def __init__(self, columns: int, outputs: int, device: torch.device) -> None:
+    def __init__(self, columns: int, outputs: int, device: torch.device, *, intercept: bool = True) -> None:
         def zeros(*shape: int) -> Tensor:
             return torch.zeros(*shape, dtype=torch.float64, device=device)
 
+        self.intercept = intercept
         self.weight = 0.0
         self.squared = 0.0
         self.activations = zeros(columns)
@@ -91,7 +93,7 @@ class Moments:
 
     def __add__(self, other: Moments) -> Moments:
         """Return the moments of both sets of tokens."""
-        both = Moments(len(self.activations), len(self.errors), self.gram.device)
+        both = Moments(len(self.activations), len(self.errors), self.gram.device, intercept=self.intercept)
         both._gram = self.gram + other.gram
         for name in ("weight", "squared", "activations", "errors", "cross"):
             setattr(both, name, getattr(self, name) + getattr(other, name))
@@ -99,7 +101,7 @@ class Moments:
 
     def summed(self, share: Share) -> Moments:
         """Return the moments of the tokens of all processes."""
-        total = Moments(0, 0, self.gram.device)
+        total = Moments(0, 0, self.gram.device, intercept=self.intercept)
         total._gram = share.summed(self.gram)
         for name in ("activations", "errors", "cross"):
             setattr(total, name, share.summed(getattr(self, name)))
@@ -118,7 +120,7 @@ class Moments:
         gone = torch.ones(len(self.activations), dtype=torch.bool, device=self.gram.device)
         gone[columns] = False
         lost = weight.detach().to(self.gram)[:, gone]
-        left = Moments(len(columns), len(self.errors), self.gram.device)
+        left = Moments(len(columns), len(self.errors), self.gram.device, intercept=self.intercept)
         left.weight = self.weight
         left.activations = self.activations[columns]
         left.errors = self.errors + lost @ self.activations[gone]
@@ -167,8 +169,11 @@ def solve_weights(moments: Moments, *, ridge: float) -> Correction:
         moments: of the rows to fit; centred here, so that the bias needs no unknown of its own.
         ridge: relative to the mean diagonal of the normal matrix; raised tenfold while it is not positive definite.
     """
+    none = torch.zeros_like(moments.errors)
     if not moments.weight:
-        return Correction(torch.zeros_like(moments.cross).T, torch.zeros_like(moments.errors))
+        return Correction(torch.zeros_like(moments.cross).T, none)
+    if not moments.intercept:
+        return Correction(_ridge_solve(moments.gram, moments.cross, ridge).T, none)
     mean = moments.activations / moments.weight
     gram = moments.gram.addr(mean, moments.activations, alpha=-1)
     cross = moments.cross.addr(mean, moments.errors, alpha=-1)
@@ -198,8 +203,9 @@ def solve_scales(moments: Moments, weight: Tensor, *, width: int, ridge: float) 
 
 
 def solve_bias(moments: Moments) -> Correction:
-    """Correct the bias alone: all that an emptied sublayer has left."""
-    return Correction(torch.zeros_like(moments.cross).T, moments.errors / max(moments.weight, _TINY))
+    """Correct the bias alone, where there is one: all that an emptied sublayer has left."""
+    bias = moments.errors / max(moments.weight, _TINY)
+    return Correction(torch.zeros_like(moments.cross).T, bias if moments.intercept else torch.zeros_like(bias))
 
 
 def _ridge_solve(matrix: Tensor, right: Tensor, ridge: float) -> Tensor:

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from compressor.model.emptied import EmptyAttention
 from compressor.model.groups import PrunableGroup
-from compressor.model.surgery import EmptyAttention
 from compressor.prune.fitting import Evidence, SublayerFit, best_correction, corrected_inputs
 from compressor.prune.layerwise import replay, stopped, watched
 from compressor.prune.solve import Correction
@@ -47,7 +47,8 @@ class Student:
         below: list[PrunableGroup] = []
         for whole in self.teacher.own(layer):
             group = now[whole.name]
-            if self.undo_drift and group.units and not self._at_the_bottom(group):
+            shared = any(piece.reads == "both" for piece in group.producers)  # their positions must stay as they are
+            if self.undo_drift and group.units and not shared and not self._at_the_bottom(group):
                 self._correct_inputs(group, below)
             self._correct_outputs(group, below)
             below.append(group)
@@ -74,26 +75,30 @@ class Student:
 
     def _correct_inputs(self, group: PrunableGroup, below: list[PrunableGroup]) -> None:
         """Map what a sublayer reads back to what the teacher's reads, by a linear map folded into its producers."""
-        first: Any = self.model.get_submodule(group.producers[0].module)
-        evidence = Evidence.empty(first.in_features, first.in_features, self.teacher.shelf.device)
+        names = dict.fromkeys(piece.module for piece in group.producers if piece.reads == "tokens")
+        producers: list[Any] = [self.model.get_submodule(name) for name in names]
+        first, size = producers[0], producers[0].in_features
+        biased = all(producer.bias is not None for producer in producers)
+        evidence = Evidence.empty(size, size, self.teacher.shelf.device, intercept=biased)
         with watched(self.model, [group]) as seen:
             for visit in self.teacher.visits():
                 with self._resumed(below, visit), stopped(first, before=True):
                     replay(self.model, group.layer, visit.calls[group.layer], self._hidden(group.layer, visit))
-                read = seen[group.name].residual
+                read = seen[group.name].read
                 missed = self.teacher.state("read", group, visit.number) - read
                 evidence.add(read, missed, weights=visit.batch["attention_mask"], held=visit.held)
         correction, fit = corrected_inputs(group, evidence)
         self.drifts.append(fit)
         if correction is not None:
-            for name in dict.fromkeys(piece.module for piece in group.producers):
-                _fold(self.model.get_submodule(name), correction)
+            for producer in producers:
+                _fold(producer, correction)
 
     def _correct_outputs(self, group: PrunableGroup, below: list[PrunableGroup]) -> None:
         """Re-fit what a sublayer's consumer makes of its inputs to what the teacher's sublayer gives."""
         consumer: Any = self.model.get_submodule(group.consumer.module)
         columns = group.units * group.width
-        evidence = Evidence.empty(columns, consumer.out_features, self.teacher.shelf.device)
+        biased = consumer.bias is not None
+        evidence = Evidence.empty(columns, consumer.out_features, self.teacher.shelf.device, intercept=biased)
         with watched(self.model, [group]) as seen:
             for visit in self.teacher.visits():
                 with self._resumed(below, visit), stopped(consumer):

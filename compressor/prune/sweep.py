@@ -156,7 +156,7 @@ class Sweep:
         """Return moments of nothing, for the columns that the student has now."""
         consumer: Any = self.student.get_submodule(group.consumer.module)
         columns, device = self.left[group.name].units * group.width, self.batches[0].device
-        return Evidence.empty(columns, consumer.out_features, device)
+        return Evidence.empty(columns, consumer.out_features, device, intercept=consumer.bias is not None)
 
     @torch.no_grad()
     def observe(self, group: PrunableGroup, batch: Cached, sublayer: Sublayer, evidence: Evidence) -> None:

@@ -146,5 +146,5 @@ class Teacher:
     def _store(self, groups: Iterable[PrunableGroup], seen: Mapping[str, Sublayer], number: int) -> None:
         for group in groups:
             passed = seen[group.name]
-            self.shelf.put(self.place("read", group, number), number, passed.residual)
+            self.shelf.put(self.place("read", group, number), number, passed.read)
             self.shelf.put(self.place("wanted", group, number), number, passed.before_norm)

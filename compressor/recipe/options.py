@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
 
-from compressor.plugin import Component
+from compressor.plugin import Choice, Component, Metric
 
 FROZEN = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -102,4 +102,7 @@ class Verification(Component):
     rounds: int = Field(default=15, ge=3, description="Rounds of interleaved timing, dense and compressed in turn.")
     samples: int | None = Field(default=None, ge=1, description="Validation rows that are scored; default: all.")
     confidence: float = Field(default=0.95, gt=0, lt=1, description="Confidence of every interval.")
+    metric: Choice[Metric] | None = Field(
+        default=None, description="Metric of your own that is reported beside the task's; metric_drop is then of it."
+    )
     gates: Gates = Field(default=Gates(), description="Upper bounds that decide the exit code.")

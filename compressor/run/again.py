@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from compressor.errors import InputError
 from compressor.model import max_positions
@@ -17,12 +17,16 @@ from compressor.recipe.options import Verification
 from compressor.recipe.plan import Plan, compile_plan
 from compressor.run.load import load, load_rows, load_tokenizer
 from compressor.run.output import DENSE, LOCK, REPORT
+from compressor.run.trimming import DENSE_TOKENIZER
 from compressor.run.variants import named
-from compressor.run.verification import Subject, verify
+from compressor.run.verification import Reading, Subject, verify
 from compressor.verify.environment import environment
 from compressor.verify.latency import measure
 from compressor.verify.rounds import Protocol, Shape
 from compressor.verify.statistics import Resampling
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 def verify_again(directory: Path, shape: Mapping[str, Any]) -> dict[str, Any]:
@@ -37,7 +41,9 @@ def verify_again(directory: Path, shape: Mapping[str, Any]) -> dict[str, Any]:
     """
     plan, report = read_run(directory)
     asked = [step.component for step in plan.steps if isinstance(step.component, Verification)]
-    options = Verification.model_validate({**(asked[-1].options() if asked else {}), **shape})
+    options = Verification.model_validate(
+        {**(asked[-1].options() if asked else {}), **shape}, context={"registry": Registry.load()}
+    )
     model: Any = load(directory)
     longest = max_positions(model)
     if max(options.sequence) > longest:
@@ -45,11 +51,19 @@ def verify_again(directory: Path, shape: Mapping[str, Any]) -> dict[str, Any]:
             f"{directory}: a sequence of {max(options.sequence)} tokens: the model has {longest} positions"
         )
     tokenizer = load_tokenizer(directory, longest=longest)
+
+    def reading(tokenizer: PreTrainedTokenizerBase) -> Reading:
+        rows = load_rows(plan.task, "validation", tokenizer, label2id=model.config.label2id)
+        return Reading(rows.to_list(), tokenizer)
+
+    own = reading(tokenizer)
+    dense = [reading(load_tokenizer(place, longest=longest)) for place in directory.glob(f"stages/*/{DENSE_TOKENIZER}")]
     costs = report["model"].get("encoder_macs", {"dense": 1.0, "compressed": 1.0})
     subject = Subject(
         task=plan.task,
-        rows=load_rows(plan.task, "validation", tokenizer, label2id=model.config.label2id).to_list(),
-        tokenizer=tokenizer,
+        rows=own.rows,
+        tokenizer=own.tokenizer,
+        dense=dense[0] if dense else None,
         files=named({file.stem: file for file in (*dense_files(directory), *directory.glob("*.onnx"))}),
         macs_ratio=costs["compressed"] / costs["dense"],
     )

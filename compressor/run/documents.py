@@ -1,4 +1,7 @@
-"""What people read of a finished run or sweep: ``report.html`` and ``README.md``, made from its JSON. No torch."""
+"""What people read of a finished run or sweep: ``report.html``, ``README.md`` and a sweep's ``sweep.csv``. No torch.
+
+All are made from its JSON.
+"""
 
 from __future__ import annotations
 
@@ -11,15 +14,16 @@ from compressor.errors import InputError
 from compressor.model.files import write_text
 from compressor.verify.page import report_page, sweep_page
 from compressor.verify.report import SCHEMA_VERSION, model_card, sweep_card
+from compressor.verify.spreadsheet import spreadsheet
 
 REPORT, SWEEP = "report.json", "sweep.json"
-PAGE, CARD = "report.html", "README.md"
+PAGE, CARD, SHEET = "report.html", "README.md", "sweep.csv"
 
 
 def documents(report: Mapping[str, Any]) -> dict[str, str]:
     """Return the texts of the files that people read, by file name, of a run's report or a sweep's."""
     if "sweep" in report:
-        return {PAGE: sweep_page(report), CARD: sweep_card(report)}
+        return {PAGE: sweep_page(report), CARD: sweep_card(report), SHEET: spreadsheet(report)}
     return {PAGE: report_page(report), CARD: model_card(report)}
 
 
@@ -30,7 +34,7 @@ def write_documents(report: Mapping[str, Any], root: Path) -> None:
 
 
 def rewrite_documents(directory: Path) -> dict[str, Any]:
-    """Write ``report.html`` and ``README.md`` of a finished run or sweep again, from its JSON; return that.
+    """Write the documents of a finished run or sweep again, from its JSON; return that.
 
     Raises:
         InputError: the directory is no finished run or sweep, or its JSON is damaged or of another schema version.

@@ -8,9 +8,13 @@ from typing import Any
 import torch
 
 from compressor.model import checkpoint
+from compressor.model.companions import tokenizer_paths
+from compressor.model.files import sha256
 from compressor.recipe.lock import Row, locked_facts
+from compressor.run.calls import plugin_call
 from compressor.run.data import Calibration, rows_digest
 from compressor.run.fingerprints import config_text
+from compressor.run.preflight import reads_texts
 from compressor.run.session import Session
 from compressor.verify.environment import environment
 
@@ -42,13 +46,29 @@ def facts_of(session: Session) -> dict[str, Any]:
 
 def _inputs(session: Session) -> dict[str, Any]:
     source = session.source
+    with plugin_call(session.task, "asking where the rows come from"):
+        pinned = dict(session.task.pinned())
     return {
         "model_revision": source.name if source.parent.name == "snapshots" else None,
         "weights_sha256": checkpoint.fingerprint(source),
         "config_sha256": hashlib.sha256(config_text(session).encode()).hexdigest(),
+        **pinned,
         "calibration": _calibration(session.calibration),
         "validation_sha256": rows_digest(session.validation),
+        **_texts(session),
         **({"train_sha256": session.train_digest} if session.train_digest else {}),
+    }
+
+
+def _texts(session: Session) -> dict[str, Any]:
+    """Return hashes of the files that a trimmed vocabulary depends on: the tokenizer's, and those that options name."""
+    if not any(reads_texts(session.plan)):
+        return {}
+    digests = [sha256(path) for path in tokenizer_paths(session.source)]
+    named = [sha256(path) for method in reads_texts(session.plan) for path in method.files]
+    return {
+        "tokenizer_sha256": hashlib.sha256("\n".join(digests).encode()).hexdigest(),
+        **({"named_files_sha256": named} if named else {}),
     }
 
 

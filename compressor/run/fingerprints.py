@@ -13,7 +13,9 @@ from functools import cache
 from typing import Any
 
 from compressor.model import checkpoint
-from compressor.plugin import Component, Quantizer, Target, Training
+from compressor.model.companions import tokenizer_paths
+from compressor.model.files import sha256
+from compressor.plugin import Component, PruningMethod, Quantizer, Target, Training
 from compressor.plugin.component import nested
 from compressor.plugin.registry import Registry
 from compressor.recipe.options import Verification
@@ -50,6 +52,10 @@ def stage_fingerprints(session: Session, registry: Registry) -> tuple[str, ...]:
         read = [validation()] if _reads_validation(step) else []
         if _trains(step):
             read.append(session.train_digest)
+        if isinstance(step.component, PruningMethod):
+            read += [sha256(path) for path in step.component.files]
+        if _reads_texts(step):
+            read += [session.train_digest, *(sha256(path) for path in tokenizer_paths(session.source))]
         if _of_latency(step):
             read += _exporter(session.plan, registry)
         so_far = chain(so_far, step.slug, *_described(step.component, session.plan), *read)
@@ -90,7 +96,11 @@ def _described(component: Component, plan: Plan) -> Iterator[str]:
 
 def _reads_validation(step: Step) -> bool:
     """Tell whether a step looks at validation rows: it verifies, or judges what it quantised or trained."""
-    return isinstance(step.component, Verification | Quantizer) or _trains(step)
+    return isinstance(step.component, Verification | Quantizer) or _trains(step) or _reads_texts(step)
+
+
+def _reads_texts(step: Step) -> bool:
+    return isinstance(step.component, PruningMethod) and step.component.reads_texts
 
 
 def _trains(step: Step) -> bool:

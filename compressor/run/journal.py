@@ -118,7 +118,7 @@ class Journal:
             return None
         draft.mkdir()
         for step in best.leading():
-            shutil.copytree(best.directory(step), draft / step.slug, copy_function=_link)
+            shutil.copytree(best.directory(step), draft / step.slug, copy_function=link)
         if resumable:  # copied: a training writes into what it finds there
             slug = self.steps[count].slug
             shutil.copytree(best.run_dir / STAGES / slug / CHECKPOINTS, draft / slug / CHECKPOINTS)
@@ -136,7 +136,7 @@ def _sha256(path: Path) -> str | None:
         return None
 
 
-def _link(source: str, destination: str) -> None:
+def link(source: str, destination: str) -> None:
     """Give a file of a finished stage, which nobody writes to again, another name; copy it where that is impossible."""
     try:
         os.link(source, destination)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,15 @@ from compressor.errors import InputError
 from compressor.model.files import write_text
 from compressor.model.masks import Masks
 from compressor.plugin.components import Pruned
+from compressor.plugin.trimmed import Trimmed
 
 MASKS, WEIGHTS, FILE = "masks.safetensors", "weights.safetensors", "pruned.json"
-PLAIN: Mapping[str, Callable[[Any], Any]] = {"metrics": dict, "dropped_layers": tuple, "aligned": tuple}
+PLAIN: Mapping[str, Callable[[Any], Any]] = {
+    "metrics": dict,
+    "dropped_layers": tuple,
+    "aligned": tuple,
+    "trimmed": Trimmed.read,
+}
 """The fields of ``Pruned`` that are plain data, each with what makes it of JSON; all others are tensors."""
 
 
@@ -43,7 +49,7 @@ class Kept:
             TypeError: a field that should be plain data is not.
             ValueError: a figure is not a finite number.
         """
-        plain = {name: getattr(pruned, name) for name in PLAIN}
+        plain = {name: getattr(pruned, name) for name in PLAIN} | {"trimmed": pruned.trimmed and asdict(pruned.trimmed)}
         text = json.dumps({"fingerprint": fingerprint, "plain": plain}, indent=2, allow_nan=False)
         shutil.rmtree(self.directory, ignore_errors=True)
         self.directory.mkdir(parents=True)

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from compressor.errors import CompressorError, InputError
-from compressor.model.checkpoint import head_of
 from compressor.model.files import write_text
+from compressor.model.heads import head_of
 from compressor.model.latency_table import LatencyTable, Workload
 from compressor.model.outputs import OUTPUT_NAMES, accepted_inputs
 from compressor.model.runtime import SessionOptions, installed_flavours, require_provider

@@ -22,7 +22,14 @@ from compressor.recipe.options import CalibrationOptions
 from compressor.recipe.plan import Plan
 from compressor.run.calls import NamedFamily, plugin_call
 from compressor.run.data import Calibration, rows_digest
-from compressor.run.preflight import check_lengths, check_training, trainings, trains_head
+from compressor.run.preflight import (
+    check_lengths,
+    check_problem,
+    check_training,
+    reads_texts,
+    trainings,
+    trains_head,
+)
 from compressor.run.session import Session
 
 if TYPE_CHECKING:
@@ -54,14 +61,20 @@ def families(registry: Registry) -> Mapping[str, ModelFamily]:
 
 @contextmanager
 def failures_named(registry: Registry) -> Iterator[None]:
-    """Name the plugins that failed to load when a model's family is not found: one of them may provide it.
+    """Say why a model's family is not found: nothing can describe it, or a plugin that failed to load may provide it.
 
     Raises:
-        PluginError: no installed family covers the model, and there are such plugins.
+        InputError: an installed family says why it cannot cover the model.
+        PluginError: no installed family covers the model, and there are plugins that failed to load.
     """
     try:
         yield
     except UnknownModelTypeError as error:
+        for name in registry.names("family"):
+            why = cast("type[ModelFamily]", registry.get("family", name)).refused.get(error.model_type)
+            if why:
+                message = f"{error.model_type}: heads and neurons of this architecture cannot be removed: {why}"
+                raise InputError(message, hint="compress components family lists what can be pruned") from error
         if not registry.failures:
             raise
         broken = "\n".join(f"  {failure}" for failure in registry.failures)
@@ -194,17 +207,18 @@ def open_session(plan: Plan, registry: Registry, run_dir: Path, device: torch.de
         )
     model = dense.to(device)
     config: Any = model.config
+    check_problem(plan, config)
     longest = max_positions(model)
     check_lengths(plan, longest)
     check_training(plan, device)
     tokenizer = load_tokenizer(source, longest=longest)
-    trains = any(trainings(plan))
+    reads_all = any(trainings(plan)) or any(reads_texts(plan))
     train = load_rows(plan.task, "train", tokenizer, label2id=config.label2id)
     calibration = draw_calibration(train, plan.calibration, tokenizer, seed=recipe.seed)
     validation = (
         # Read now, though few steps need them: a mistake is better found before an hour of pruning.
         load_rows(plan.task, "validation", tokenizer, label2id=config.label2id).to_list()
-        if trains or any(step.verb in {"quantize", "verify"} for step in plan.steps)
+        if reads_all or any(step.verb in {"quantize", "verify"} for step in plan.steps)
         else []
     )
     _check_ids((*calibration.rows, *validation), model, recipe.model)
@@ -220,6 +234,6 @@ def open_session(plan: Plan, registry: Registry, run_dir: Path, device: torch.de
         calibration=calibration,
         source=source,
         validation=validation,
-        train_rows=cast("Sequence[Mapping[str, Any]]", train) if trains else (),
-        train_digest=rows_digest(cast("Sequence[Mapping[str, Any]]", train)) if trains else "",
+        train_rows=cast("Sequence[Mapping[str, Any]]", train) if reads_all else (),
+        train_digest=rows_digest(cast("Sequence[Mapping[str, Any]]", train)) if reads_all else "",
     )

@@ -18,6 +18,7 @@ from compressor.recipe.replay import unreproduced
 from compressor.run.data import rows_digest
 from compressor.run.documents import REPORT, write_documents
 from compressor.run.session import Session, latest
+from compressor.run.trimming import TOKENIZER
 from compressor.verify.environment import environment
 from compressor.verify.report import SCHEMA_VERSION, write_report
 
@@ -54,11 +55,13 @@ def build_report(session: Session) -> dict[str, Any]:
         "inputs": {
             "model_revision": session.source.name if session.source.parent.name == "snapshots" else None,
             "weights_sha256": checkpoint.fingerprint(session.source),
-            "validation_sha256": rows_digest(session.validation),
+            "validation_sha256": rows_digest(session.dense.validation),
             "calibration_rows": len(session.calibration.rows),
             "calibration_mean_length": session.calibration.mean_length,
         },
         **_sparsity(session),
+        **({"not_fused": why} if (why := latest(session, "not_fused")) else {}),
+        **_vocabulary(session),
         "layers": _layers(session),
         "model": {name: size for name, size in sizes.items() if size is not None},
         **{name: checks[name] for name in CHECKS if name in checks},
@@ -75,6 +78,12 @@ def _sparsity(session: Session) -> dict[str, Any]:
     """Return what masks of weights remove, of three denominators, and the zeros that the files have."""
     masked, files = latest(session, "sparsity"), latest(session, "file_sparsity")
     return {"sparsity": {"masks": masked, **({"files": files} if files else {})}} if masked else {}
+
+
+def _vocabulary(session: Session) -> dict[str, Any]:
+    """Return what was kept of the vocabulary and of the positions, and of which rows that changes the tokens."""
+    found = latest(session, "vocabulary")
+    return {"vocabulary": found} if found else {}
 
 
 def _layers(session: Session) -> list[dict[str, Any]]:
@@ -104,7 +113,7 @@ def write_output(
         The report as it was written; a replay's says whether the files are those of the lock file.
     """
     root = session.run_dir
-    checkpoint.save(session.model, root, tokenizer_source=session.source)
+    checkpoint.save(session.model, root, tokenizer_source=session.source, tokenizer=session.trimmed_tokenizer)
     for artifact in served(session):
         shutil.copyfile(artifact.path, root / artifact.path.name)
     if "serve" in report:
@@ -128,5 +137,6 @@ def drop_duplicates(root: Path) -> None:
     """Remove what a stage kept for resuming and the root has as well: a finished run does not resume."""
     for stage in (root / "stages").iterdir():
         shutil.rmtree(stage / "model", ignore_errors=True)
+        shutil.rmtree(stage / TOKENIZER, ignore_errors=True)
         for file in root.glob("*.onnx"):
             (stage / file.name).unlink(missing_ok=True)

@@ -45,6 +45,8 @@ class Conditions:
         locked: the lock file that is replayed: nothing starts unless the run is the one that was locked.
         kept: prunings that a sweep has done already, by the slug of the step; taken where they are of the same
             fingerprint, so they change nothing but the time that the step takes.
+        beside: run directories that nobody is at work in, whose leading stages may be taken over: other points of a sweep.
+        keep_stages: whether the finished directory keeps what a stage has for resuming, so that others can take it over.
     """
 
     registry: Registry
@@ -52,6 +54,8 @@ class Conditions:
     announce: Announce = lambda _: None
     locked: Lock | None = None
     kept: Mapping[str, Kept] = field(default_factory=dict)
+    beside: tuple[Path, ...] = ()
+    keep_stages: bool = False
 
     def tell(self, line: str) -> None:
         """Write a line to the run's log, and announce it."""
@@ -105,7 +109,8 @@ def run(plan: Plan, out: Path, conditions: Conditions, *, fresh: bool = False) -
         place.check()
         with place.opened() as work, log_file(work / "logs" / "run.log", conditions.announce):
             report = _run_stages(plan, place, conditions)
-        drop_duplicates(place.out)
+        if not conditions.keep_stages:
+            drop_duplicates(place.out)
         tell(processes, "done", report)
     return Finished(place.out, report)
 
@@ -140,7 +145,7 @@ def open_announced(plan: Plan, run_dir: Path, conditions: Conditions) -> Session
     """
     conditions.tell(f"load {plan.recipe.model} on {conditions.device}")
     session = open_session(plan, conditions.registry, run_dir, conditions.device)
-    check_method(plan, session.model)
+    check_method(plan, session)
     conditions.tell(
         f"calibrate on {len(session.calibration.rows)} rows of task '{session.task.name}', "
         f"{session.calibration.mean_length:.2f} tokens on average"
@@ -160,7 +165,7 @@ def _run_stages(plan: Plan, place: Workplace, conditions: Conditions) -> dict[st
     journal = Journal(work, plan.steps, stage_fingerprints(opened, conditions.registry))
     session = replace(opened, given=_given(journal, conditions))
     other = (
-        None if conditions.locked else journal.take_over(place.unfinished())
+        None if conditions.locked else journal.take_over([*place.unfinished(), *conditions.beside])
     )  # a replay decides by its lock's tables
     if other is not None:
         conditions.tell(f"go on from {other.name}, whose first steps are the same")

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
-from torch import nn
 from transformers.integrations.integration_utils import get_reporting_integration_callbacks
 
-from compressor.errors import RecipeError, SetupError
+from compressor.errors import InputError, RecipeError, SetupError
 from compressor.model.runtime import import_onnxruntime, require_provider
 from compressor.plugin import PruningMethod, Target, Training
 from compressor.plugin.component import nested
+from compressor.plugin.components import Exporter
 from compressor.recipe.options import Verification
 from compressor.recipe.plan import Plan, Step
-from compressor.run.calls import plugin_call
+from compressor.run.calls import plugin_call, read_only
+
+if TYPE_CHECKING:
+    from compressor.run.session import Session
 
 
 def verifications(plan: Plan) -> Iterator[tuple[Step, Verification]]:
@@ -32,6 +35,13 @@ def trainings(plan: Plan) -> Iterator[tuple[Step, Training]]:
         for component in nested(step.component):
             if isinstance(component, Training):
                 yield step, component
+
+
+def reads_texts(plan: Plan) -> Iterator[PruningMethod]:
+    """Yield the methods that decide by the tokenizer and every train row."""
+    for step in plan.steps:
+        if isinstance(step.component, PruningMethod) and step.component.reads_texts:
+            yield step.component
 
 
 def trains_head(plan: Plan) -> bool:
@@ -83,6 +93,28 @@ def check_training(plan: Plan, device: torch.device) -> None:
             ) from error
 
 
+def check_problem(plan: Plan, config: Any) -> None:
+    """Check that what the checkpoint's outputs mean is what the task takes them for.
+
+    Args:
+        plan: with its task.
+        config: of the checkpoint.
+
+    Raises:
+        InputError: they are not; says what both are.
+    """
+    needed, said = plan.task.problem_type, config.problem_type
+    if needed == "single_label_classification" and config.num_labels == 1:
+        said = said or "regression"
+    if needed and said and said != needed:
+        raise InputError(
+            f"{plan.recipe.model}: wrong task for this checkpoint: task '{plan.task.name}' needs a "
+            f"{needed.replace('_', ' ')}, the checkpoint is a {said.replace('_', ' ')} with {config.num_labels} outputs",
+            hint="choose the task that the checkpoint was tuned for (compress components task), "
+            "or correct problem_type in its config.json",
+        )
+
+
 def check_lengths(plan: Plan, longest: int) -> None:
     """Check that the model can read the lengths at which latency is measured.
 
@@ -93,6 +125,8 @@ def check_lengths(plan: Plan, longest: int) -> None:
     Raises:
         RecipeError: it cannot; says where in the recipe.
     """
+    trimmed = (getattr(step.component, "positions", None) for step in plan.steps)
+    longest = min([longest, *(length for length in trimmed if isinstance(length, int))])
     asked: list[tuple[tuple[str | int, ...], int]] = [
         (("steps", step.index, step.verb, "sequence"), length)
         for step, options in verifications(plan)
@@ -105,7 +139,7 @@ def check_lengths(plan: Plan, longest: int) -> None:
     ]
     problems = [
         plan.recipe.document.problem(
-            path, f"expected at most {longest} tokens, the positions that the model has; got {length}"
+            path, f"expected at most {longest} tokens, the positions that the model has or is left with; got {length}"
         )
         for path, length in asked
         if length > longest
@@ -114,13 +148,17 @@ def check_lengths(plan: Plan, longest: int) -> None:
         raise RecipeError(problems)
 
 
-def check_method(plan: Plan, model: nn.Module) -> None:
-    """Let the first method that prunes look at the model; what later ones find depends on what it leaves.
+def check_method(plan: Plan, session: Session) -> None:
+    """Let exporters and the first method that prunes look at the model; what later ones find depends on what it leaves.
 
     Raises:
         CompressorError: its options do not suit the model, or it fails.
     """
     step = next((step for step in plan.steps if isinstance(step.component, PruningMethod)), None)
     if step is not None:
-        with plugin_call(step.component, f"step {step.slug}"):
-            cast("PruningMethod", step.component).check(model)
+        with plugin_call(step.component, f"step {step.slug}"), read_only(step.component, session):
+            cast("PruningMethod", step.component).check(session.model)
+    for step in plan.steps:
+        if isinstance(exporter := step.component, Exporter):
+            with plugin_call(exporter, f"step {step.slug}"):
+                exporter.check(session.model, plan.task)

@@ -51,16 +51,19 @@ class Session:
         model: the model as it is now, on ``device``, in eval mode, float32.
         teacher: the dense model, frozen, on ``device``: what the run started from, or what ``train`` before any pruning
             made of it.
-        tokenizer: of the source checkpoint.
+        tokenizer: of the source checkpoint, or what trimming made of it.
         family: the table of the model's architecture.
         task: data and metric.
         calibration: rows drawn once, by seed, from the task's train split.
         source: directory of the checkpoint, in the hub's cache where it is a model of the hub.
+        trimmed_tokenizer: directory of the tokenizer's files, where a step trimmed the vocabulary.
+        untrimmed: this session before that: the dense model as it is, its tokenizer and its rows. In this one the
+            teacher has the tokens only that the model has, so that both read the same rows.
         validation: every row of the task's validation split, where a step verifies, quantises or trains.
         artifacts: exported files by the stems of their names, ``"model"`` and ``"dense"`` among them.
         outcomes: of the finished steps, in order.
         given: prunings that a sweep has done already, by the slug of the step that takes them.
-        train_rows: every row of the task's train split, where a step trains.
+        train_rows: every row of the task's train split, where a step reads them all.
         train_digest: sha256 of them.
         weight_masks: element-wise masks by parameter name of ``model``, each of its parameter's shape; what they remove
             is zero in ``model`` and stays zero while it is trained.
@@ -85,11 +88,23 @@ class Session:
     train_digest: str = ""
     weight_masks: Masks = field(default_factory=lambda: Masks({}))
     aligned: frozenset[str] = frozenset()
+    trimmed_tokenizer: Path | None = None
+    untrimmed: Session | None = None
 
     @property
     def seed(self) -> int:
         """Seed of everything random in this run."""
         return self.plan.recipe.seed
+
+    @property
+    def tokenizer_files(self) -> Path:
+        """Directory with the files of ``tokenizer``."""
+        return self.trimmed_tokenizer or self.source
+
+    @property
+    def dense(self) -> Session:
+        """The session as the dense model sees it: its ``teacher`` is the whole one, and the rows are in its ids."""
+        return self.untrimmed or self
 
     @property
     def stage(self) -> Path:

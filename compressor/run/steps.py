@@ -22,16 +22,17 @@ from compressor.model.files import write_text
 from compressor.model.masks import Masks
 from compressor.model.outputs import OUTPUT_NAMES
 from compressor.plugin import Training, hookimpl
-from compressor.plugin.components import Exporter, PruningMethod, Quantizer
+from compressor.plugin.components import Exporter, Pruned, PruningMethod, Quantizer
 from compressor.progress import track
 from compressor.recipe.options import Verification
 from compressor.recipe.plan import Step
-from compressor.run.calls import NamedFamily, plugin_call
+from compressor.run.calls import NamedFamily, plugin_call, read_only
 from compressor.run.pruning import applied, checked_pruned
 from compressor.run.quantization import quantization_data
 from compressor.run.session import Outcome, Session, latest
+from compressor.run.trimming import Read, kept_trimmed, read_anew, trim
 from compressor.run.variants import file_name, named
-from compressor.run.verification import Subject, verify
+from compressor.run.verification import Reading, Subject, verify
 from compressor.train import TrainingRun
 
 WEIGHT_MASKS, ALIGNED = "weight_masks.safetensors", "aligned.json"
@@ -45,15 +46,16 @@ def _prune(step: Step, session: Session) -> dict[str, Any]:
     place = f"step {step.slug}"
     family = NamedFamily(session.family, place)
     with plugin_call(step.component, place):
-        given = session.given.get(step.slug)
-        pruned = given or checked_pruned(cast("PruningMethod", step.component).prune(session))
+        pruned = session.given.get(step.slug) or _pruned(step, session)
         done = applied(session, family, pruned)
-    shrunk, stage = done.model, _stage(step, session)
+        stage = _stage(step, session)
+        trimming = None if pruned.trimmed is None else trim(session, pruned.trimmed, done.model, stage)
+    shrunk = done.model if trimming is None else trimming.model
     checkpoint.save(shrunk, stage / "model")
     length = pruned.metrics.get("sequence", session.calibration.mean_length)
     figures = {
         **pruned.metrics,
-        "parameters": {"dense": parameters(session.teacher), "compressed": parameters(shrunk)},
+        "parameters": {"dense": parameters(session.dense.teacher), "compressed": parameters(shrunk)},
         "encoder_macs": {
             "dense": encoder_macs(session.teacher, session.family.groups(session.teacher), length),
             "compressed": encoder_macs(shrunk, session.family.groups(shrunk), length),
@@ -61,11 +63,29 @@ def _prune(step: Step, session: Session) -> dict[str, Any]:
         },
         **done.figures,
     }
+    if trimming is not None:
+        figures["vocabulary"] = trimming.figures
+        _adopt_read(trimming.read, session)
     session.model, session.weight_masks, session.aligned = shrunk, done.weight_masks, done.aligned
     session.masks.save(stage / "masks.safetensors")
     session.weight_masks.save(stage / WEIGHT_MASKS)
     write_text(stage / ALIGNED, json.dumps(sorted(session.aligned)))
     return figures
+
+
+def _pruned(step: Step, session: Session) -> Pruned:
+    """Call the method, which may read the session and changes nothing of it."""
+    with read_only(step.component, session):
+        return checked_pruned(cast("PruningMethod", step.component).prune(session))
+
+
+def _adopt_read(read: Read, session: Session) -> None:
+    """Have everything in the ids of a trimmed vocabulary from now on."""
+    session.untrimmed = session.dense if session.untrimmed else replace(session)
+    session.teacher, session.tokenizer = read.teacher, read.tokenizer
+    session.trimmed_tokenizer = read.tokenizer_files
+    session.calibration, session.validation = read.calibration, read.validation
+    session.train_rows, session.train_digest = read.train_rows, read.train_digest
 
 
 def _train(step: Step, session: Session) -> dict[str, Any]:
@@ -108,6 +128,9 @@ def _load_stage(step: Step, session: Session) -> torch.nn.Module:
 
 
 def _restore_prune(step: Step, session: Session, _: Mapping[str, Any]) -> None:
+    trimmed = kept_trimmed(_stage(step, session))
+    if trimmed is not None:
+        _adopt_read(read_anew(session, trimmed, _stage(step, session)), session)
     session.model = _load_stage(step, session)
     session.weight_masks = Masks.load(_stage(step, session) / WEIGHT_MASKS)
     session.aligned = frozenset(json.loads((_stage(step, session) / ALIGNED).read_text(encoding="utf-8")))
@@ -118,15 +141,18 @@ def _export(step: Step, session: Session) -> dict[str, Any]:
     exporter = cast("Exporter", step.component)
     names = {"input_names": session.input_names, "output_names": OUTPUT_NAMES[session.task.head]}
     made: dict[str, Artifact] = {}
-    models = {"dense": session.teacher, "model": session.model}
+    not_fused: dict[str, str] = {}
+    models = {"dense": session.dense.teacher, "model": session.model}
     for name, model in track(models.items(), "export dense and compressed"):
-        with plugin_call(exporter, f"step {step.slug}"):
+        with plugin_call(exporter, f"step {step.slug}"), read_only(exporter, session):
             made[name] = exporter.export(model, stage / file_name(name), **names)
             fused = exporter.export_fused(model, stage / file_name(f"{name}_ort"), **names)
-        if fused is not None:
+        if isinstance(fused, str):
+            not_fused["not_fused"] = fused
+        elif fused is not None:
             made[f"{name}_ort"] = fused
     session.artifacts |= made
-    figures: dict[str, Any] = {"artifacts": {name: _plain(artifact) for name, artifact in made.items()}}
+    figures: dict[str, Any] = {"artifacts": {name: _plain(artifact) for name, artifact in made.items()}, **not_fused}
     if session.weight_masks.keep:
         figures["file_sparsity"] = {name: file_sparsity(made[name].path) for name in ("dense", "model")}
     return figures
@@ -139,7 +165,7 @@ def _quantize(step: Step, session: Session) -> dict[str, Any]:
     made = {}
     for name in ("dense", "model"):
         source = session.artifacts[name]
-        data = quantization_data(session, source)
+        data = quantization_data(session.dense if name == "dense" else session, source)
         with plugin_call(quantizer, f"step {step.slug}"):
             made[f"{name}_int8"] = quantizer.quantize(source, data, stage / file_name(f"{name}_int8"))
     session.artifacts |= made
@@ -164,6 +190,7 @@ def _verify(step: Step, session: Session) -> dict[str, Any]:
             task=session.task,
             rows=session.validation,
             tokenizer=session.tokenizer,
+            dense=Reading(session.dense.validation, session.dense.tokenizer) if session.untrimmed else None,
             files=named({name: artifact.path for name, artifact in session.artifacts.items()}),
             macs_ratio=costs["compressed"] / costs["dense"] if costs else 1.0,
         ),
@@ -216,6 +243,6 @@ def join(step: Step, session: Session) -> None:
     """Take part in a step that the first of several processes does; what comes of it is read from its files."""
     with plugin_call(step.component, f"step {step.slug}"):
         if isinstance(step.component, PruningMethod):
-            step.component.prune(session)
+            _pruned(step, session)
         else:
             TrainingRun(session, cast("Training", step.component)).fit()

@@ -18,7 +18,7 @@ from compressor.plugin.components import Task
 from compressor.progress import announced
 from compressor.recipe.options import Verification
 from compressor.run import variants
-from compressor.run.calls import plugin_call
+from compressor.run.calls import NamedMetric, plugin_call
 from compressor.run.data import draw_examples, rows_digest
 from compressor.verify.environment import environment
 from compressor.verify.evaluate import Quality, Rows, compare, onnx_outputs, torch_outputs
@@ -35,6 +35,14 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
+class Reading:
+    """The same validation split as another tokenizer cuts it."""
+
+    rows: Sequence[Mapping[str, Any]]
+    tokenizer: PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True)
 class Subject:
     """What is compared.
 
@@ -44,6 +52,7 @@ class Subject:
         tokenizer: of the checkpoint.
         files: ONNX files by the names of ``variants.py``; ``"dense"`` and ``"compressed"`` are among them.
         macs_ratio: encoder MACs, compressed divided by dense.
+        dense: what the dense files read, where the compressed model's vocabulary was trimmed; None = the same.
     """
 
     task: Task
@@ -51,6 +60,12 @@ class Subject:
     tokenizer: PreTrainedTokenizerBase
     files: Mapping[str, Path]
     macs_ratio: float
+    dense: Reading | None = None
+
+    def reading(self, name: str) -> Reading:
+        """Return what a file of ``files`` reads."""
+        own = Reading(self.rows, self.tokenizer)
+        return self.dense or own if name.startswith("dense") else own
 
 
 def verify(subject: Subject, options: Verification, *, seed: int) -> dict[str, Any]:
@@ -66,8 +81,10 @@ def verify(subject: Subject, options: Verification, *, seed: int) -> dict[str, A
     subject = replace(subject, files=variants.runnable(subject.files, options.provider))
     measured_on = environment()  # before the load average is our own
     resampling = Resampling(confidence=options.confidence, seed=seed)
-    rows = draw_examples(subject.rows, options.samples, seed=seed)
-    qualities = measure_quality(subject, rows, options=options, resampling=resampling)
+    drawn = {
+        name: draw_examples(subject.reading(name).rows, options.samples, seed=seed) for name in ("dense", "compressed")
+    }
+    qualities = measure_quality(subject, drawn, options=options, resampling=resampling)
     latency = measure_latency(subject, options, resampling)
     asked = variants.final(subject.files)
     sizes = {name: path.stat().st_size for name, path in subject.files.items()}
@@ -82,7 +99,7 @@ def verify(subject: Subject, options: Verification, *, seed: int) -> dict[str, A
     )
     return {
         "environment": measured_on,
-        "quality": {"model": asked, **asdict(qualities[asked]), "rows_sha256": rows_digest(rows)},
+        "quality": {"model": asked, **asdict(qualities[asked]), "rows_sha256": rows_digest(drawn["compressed"])},
         "variants": [
             {
                 "model": name,
@@ -157,9 +174,11 @@ def quality_in_torch(session: Session, model: nn.Module, examples: int | None) -
 
 
 def measure_quality(
-    subject: Subject, rows: Rows, *, options: Verification, resampling: Resampling
+    subject: Subject, drawn: Mapping[str, Rows], *, options: Verification, resampling: Resampling
 ) -> dict[str, Quality]:
     """Score the files against the dense one, on the same validation rows: all parts of an example, or none.
+
+    ``drawn`` has the rows in the ids of the dense and of the compressed files, under these two names.
 
     On the CPU the fused ones are left out: there they were compared with torch when they were written.
     """
@@ -167,19 +186,32 @@ def measure_quality(
     outputs = {
         name: onnx_outputs(
             open_session(path, session_options),
-            rows,
+            drawn[_side(name)],
             task_output=subject.task.output,
-            collate=partial(collate, tokenizer=subject.tokenizer),
+            collate=partial(collate, tokenizer=subject.reading(name).tokenizer),
         )
         for name, path in subject.files.items()
         if options.provider != "cpu" or portable(name) == name
     }
+    metric = NamedMetric(options.metric) if options.metric else None
     with plugin_call(subject.task, "verification"):
         return {
-            name: compare(subject.task, found, outputs["dense"], rows, resampling)
+            name: compare(
+                subject.task,
+                found,
+                outputs["dense"],
+                drawn[_side(name)],
+                resampling,
+                dense_samples=drawn["dense"],
+                metric=metric,
+            )
             for name, found in outputs.items()
             if name != "dense"
         }
+
+
+def _side(name: str) -> str:
+    return "dense" if name.startswith("dense") else "compressed"
 
 
 def measure_latency(subject: Subject, options: Verification, resampling: Resampling) -> list[LatencyRow]:
@@ -191,7 +223,7 @@ def measure_latency(subject: Subject, options: Verification, resampling: Resampl
         provider=options.provider,
         protocol=Protocol(
             rounds=options.rounds,
-            vocabulary=len(subject.tokenizer),
+            vocabulary=min(len(subject.reading(name).tokenizer) for name in ("dense", "compressed")),
             resampling=resampling,
             baselines=variants.BASELINES,
         ),

@@ -63,6 +63,16 @@ class Workplace:
             yield self.work
             self._publish()
 
+    def reopen(self) -> None:
+        """Move the finished directory back to where work happens: some of it is to be done again.
+
+        Raises:
+            InputError: another process is at work on it.
+        """
+        with self._alone():
+            if self.out.exists() and not self.work.exists():
+                self.out.replace(self.work)
+
     def unfinished(self) -> list[Path]:
         """Return where other recipes began to make the same directory; whoever holds its lock is alone in all of them.
 

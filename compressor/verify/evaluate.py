@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from compressor.verify.statistics import DEFAULT, Interval, Resampling, bootstra
 if TYPE_CHECKING:
     from compressor.plugin.components import Task
 
+Table = Mapping[str, np.ndarray]
 Rows = Sequence[Mapping[str, Any]]
 Collate = Callable[[Sequence[Mapping[str, Any]]], Mapping[str, Tensor]]
 TaskOutput = Callable[[Tensor, Mapping[str, Tensor]], Tensor]
@@ -30,7 +31,7 @@ class Quality:
 
     Attributes:
         rows: how many there are; examples, where some are cut into several.
-        metric: name of the task's metric, of which ``difference`` is.
+        metric: name of the task's metric, or of the user's own, of which ``difference`` is.
         dense: every metric of the dense model.
         compressed: every metric of the compressed model.
         difference: compressed minus dense, with its paired bootstrap interval.
@@ -120,12 +121,26 @@ def _by_length(rows: Rows, batch_size: int) -> Iterator[list[int]]:
         yield order[start : start + batch_size]
 
 
-def compare(
+class OneFigure(Protocol):
+    """A metric of the user's own, as ``Metric`` is."""
+
+    @property
+    def name(self) -> str:
+        """What it is called."""
+
+    def compute(self, rows: Mapping[str, np.ndarray]) -> float:
+        """Return the figure."""
+
+
+def compare(  # noqa: PLR0913 - the same rows twice, where the models read them differently, and all that judges them
     task: Task,
     outputs: np.ndarray,
     dense_outputs: np.ndarray,
     samples: Rows,
     resampling: Resampling = DEFAULT,
+    *,
+    metric: OneFigure | None = None,
+    dense_samples: Rows | None = None,
 ) -> Quality:
     """Compare the compressed with the dense model on the same rows.
 
@@ -135,27 +150,33 @@ def compare(
         dense_outputs: of the dense model, shape (n, C).
         samples: the n rows that both were given.
         resampling: of the rows of the task's table, for the interval of the difference.
+        metric: of which the difference is, instead of the task's.
+        dense_samples: the same rows as the dense model was given them, where its tokenizer is another.
     """
+    seen = samples if dense_samples is None else dense_samples
     compressed = task.rows(outputs, dense_outputs, samples)
-    dense = task.rows(dense_outputs, dense_outputs, samples)
+    dense = task.rows(dense_outputs, dense_outputs, seen)
     count = len(next(iter(dense.values())))
 
+    def figures(table: Table) -> dict[str, float]:
+        return task.metrics(table) | ({metric.name: metric.compute(table)} if metric else {})
+
+    def gated(table: Table) -> float:
+        return metric.compute(table) if metric else task.metrics(table)[task.metric]
+
     def difference(rows: np.ndarray) -> float:
-        return _metric(task, compressed, rows) - _metric(task, dense, rows)
+        ours, theirs = ({name: value[rows] for name, value in table.items()} for table in (compressed, dense))
+        return gated(ours) - gated(theirs)
 
     return Quality(
         rows=count,
-        metric=task.metric,
-        dense=task.metrics(dense),
-        compressed=task.metrics(compressed),
+        metric=metric.name if metric else task.metric,
+        dense=figures(dense),
+        compressed=figures(compressed),
         difference=bootstrap(difference, count, resampling),
         **_changes(compressed, dense),
-        kl=_kl(task, outputs, dense_outputs),
+        kl=_kl(task, outputs, dense_outputs) if _aligned(samples, seen) else None,
     )
-
-
-def _metric(task: Task, values: Mapping[str, np.ndarray], rows: np.ndarray) -> float:
-    return task.metrics({name: value[rows] for name, value in values.items()})[task.metric]
 
 
 def _changes(compressed: Mapping[str, np.ndarray], dense: Mapping[str, np.ndarray]) -> dict[str, float]:
@@ -168,6 +189,13 @@ def _changes(compressed: Mapping[str, np.ndarray], dense: Mapping[str, np.ndarra
         "gained": float(np.mean(gained)),
         "mcnemar": mcnemar(int(lost.sum()), int(gained.sum())),
     }
+
+
+def _aligned(samples: Rows, seen: Rows) -> bool:
+    """Tell whether outputs of single tokens, if the task has such, are of the same tokens."""
+    return samples is seen or all(
+        one.get("window") == other.get("window") for one, other in zip(samples, seen, strict=False)
+    )
 
 
 def _kl(task: Task, outputs: np.ndarray, dense: np.ndarray) -> float | None:

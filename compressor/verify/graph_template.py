@@ -1,13 +1,14 @@
 """Exported graphs of every unit count from two of them, because an export takes seconds and a profile needs dozens.
 
 Two exports of one model with different unit counts have the same nodes; weights of the smaller one are the leading
-slices of the larger one's, and sizes written into the graph are proportional to the count. That is not believed but
-checked: the larger file, cut to the smaller count, must be the smaller file.
+slices of the larger one's, or of each of two or three equal parts where projections are fused; sizes written into the
+graph are proportional to the count. That is not believed but checked: the larger file, cut to the smaller count, must be
+the smaller file.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +16,8 @@ import onnx
 from onnx import numpy_helper
 
 Sizes = tuple[int, ...]
+PARTS = (1, 2, 3)
+"""Into how many parts a weight may be cut: one matrix; both halves of a gated FFN; query, key and value."""
 
 
 class UnlikeGraphsError(Exception):
@@ -90,8 +93,20 @@ class GraphTemplate:
             one if one == other else one * count // self.count
             for one, other in zip(values.shape, fewer.shape, strict=True)
         ]
-        cut = values[tuple(slice(size) for size in sizes)]
-        return numpy_helper.from_array(np.ascontiguousarray(cut), tensor.name)
+        parts = next((one for one in PARTS if np.array_equal(_leading(values, fewer.shape, one), fewer)), 1)
+        return numpy_helper.from_array(np.ascontiguousarray(_leading(values, sizes, parts)), tensor.name)
+
+
+def _leading(values: np.ndarray, sizes: Sequence[int], parts: int) -> np.ndarray:
+    """Return an array of the given shape: along every axis that shrinks, the leading slice of each of so many equal parts."""
+    for axis, (size, whole) in enumerate(zip(sizes, values.shape, strict=True)):
+        if size == whole:
+            continue
+        if size % parts or whole % parts:
+            return values
+        index = np.arange(whole).reshape(parts, -1)[:, : size // parts].ravel()
+        values = values.take(index, axis=axis)
+    return values
 
 
 def _initializers(model: onnx.ModelProto) -> dict[str, onnx.TensorProto]:

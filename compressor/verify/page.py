@@ -5,7 +5,6 @@ Tables are those of the screen (``tables.sections``), pictures are inline SVG, a
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,16 +12,14 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from compressor.verify.comparison import comparison_sections
 from compressor.verify.headline import figures
 from compressor.verify.latency_tables import serving_section
 from compressor.verify.pareto import pareto_sections
 from compressor.verify.pictures import layers_picture, pareto_picture, timings_picture, tradeoff_pictures
-from compressor.verify.report import STYLES, shown, verdict
-from compressor.verify.section import Data, Section, is_words
+from compressor.verify.report import STYLES, verdict
+from compressor.verify.section import Data, Section, is_words, shown, without_paths
 from compressor.verify.tables import gates_section, sections
-
-PATHS = re.compile(r"""(['"])[/~.][^'"]*/([^'"/]*)\1""")
-"""A quoted path, in the repr of a call; what its last name is."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +58,9 @@ WORST = {
 
 
 def _worst(rows: Sequence[Data]) -> str:
+    lost, points = sum(bool(row.get("error")) for row in rows), sum(bool(row.get("settings")) for row in rows)
+    if lost:
+        return f"FAILED: {lost} of {points} points could not be finished"
     found = {row["verdict"] for row in rows}
     return next((words for verdict, words in WORST.items() if verdict in found), "No gate was asked for")
 
@@ -87,6 +87,25 @@ def sweep_page(report: Data) -> str:
     )
 
 
+def comparison_page(report: Data) -> str:
+    """Return compared runs as a whole HTML page; the picture is there where their figures can be compared."""
+    marked = any(row.get("pareto") is not None for row in report["rows"])
+    drawn = pareto_picture(report) if marked else None
+    notes = ("Dots are on the front, rings are not; bars are intervals: better is up and to the left",)
+    return _render(
+        title="Runs side by side",
+        lead=f"{len(report['compare']['directories'])} runs, each measured against its own dense model.",
+        asked=[],
+        verdict=_worst(report["rows"]),
+        figures=[],
+        sections=[],
+        drawings=[Drawing("Metric against latency", (("", drawn),), notes)] if drawn else [],
+        others=list(comparison_sections(report)),
+        lints=report["warnings"],
+        tables=[],
+    )
+
+
 def _render(**words: Any) -> str:
     pages = Environment(
         loader=PackageLoader("compressor.verify"),
@@ -96,11 +115,6 @@ def _render(**words: Any) -> str:
         lstrip_blocks=True,
     )
     return pages.get_template("page.html").render(styles=STYLES, is_words=is_words, **words)
-
-
-def without_paths(words: str) -> str:
-    """Return words with quoted paths cut down to their last names: other machines do not have them."""
-    return PATHS.sub(r"\1\2\1", words)
 
 
 def _subject(report: Data) -> str:

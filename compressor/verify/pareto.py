@@ -3,10 +3,11 @@
 ``sweep.json``, schema version 1:
 
     schema_version  1
-    sweep           name, digest, path (of the value that differs), model, task
+    sweep           name, digest, path (of the values that differ, with `` x `` between them), model, task
     environment     as in a run's report, of the first point
-    rows            a list: the dense model, baselines, points; each as ``row`` makes it, with its mark ``pareto``
-    passed          whether no gate of any point failed
+    rows            a list: the dense model, baselines, points, points that failed; each as ``row`` makes it, with its mark
+                    ``pareto``, or as ``failed_row`` does
+    passed          whether all points were finished and no gate of any of them failed
 """
 
 from __future__ import annotations
@@ -24,17 +25,17 @@ VERDICTS = ("fail", "inconclusive", "pass")
 """From the worst to the best."""
 
 
-def row(name: str, report: Data, *, value: Any = None, of: str = "compressed") -> dict[str, Any]:
+def row(name: str, report: Data, *, settings: Data | None = None, of: str = "compressed") -> dict[str, Any]:
     """Return what the table says of a model; what was not measured is None.
 
     Args:
         name: of the point, or of the baseline.
         report: of a run, as in ``report.json``.
-        value: that the point was asked for.
+        settings: that the point was asked for, by their paths; None of what is no point.
         of: ``"compressed"`` or ``"dense"``.
 
     Returns:
-        ``name``, ``value``, ``encoder_macs`` and ``parameters`` (kept of the dense model), ``bytes``, ``metric``,
+        ``name``, ``settings``, ``directory`` (of a point), ``encoder_macs`` and ``parameters`` (kept of the dense model), ``bytes``, ``metric``,
         ``score``, ``difference`` to dense, ``kl``, ``agreement``, ``latency`` (a list, at one thread count; each batch,
         sequence, threads, provider, ratio), ``verdict`` (the worst of the gates').
     """
@@ -44,7 +45,8 @@ def row(name: str, report: Data, *, value: Any = None, of: str = "compressed") -
     verdicts = {gate["verdict"] for gate in report.get("gates") or ()}
     return {
         "name": name,
-        "value": value,
+        "settings": settings,
+        "directory": None if settings is None else name,
         "encoder_macs": kept.get("encoder_macs"),
         "parameters": kept.get("parameters"),
         "bytes": sizes["bytes"][of] if "bytes" in sizes else None,
@@ -56,6 +58,24 @@ def row(name: str, report: Data, *, value: Any = None, of: str = "compressed") -
         "latency": _latency(report.get("latency") or (), "dense" if dense else quality.get("model", of)),
         "verdict": None if dense else next((one for one in VERDICTS if one in verdicts), None),
     }
+
+
+def failed_row(name: str, *, settings: Data, error: Data) -> dict[str, Any]:
+    """Return the row of a point without a result: ``error`` (kind, message, exit_code), and None for every figure."""
+    figures = (
+        "encoder_macs",
+        "parameters",
+        "bytes",
+        "metric",
+        "score",
+        "difference",
+        "kl",
+        "agreement",
+        "verdict",
+        "pareto",
+    )
+    known: dict[str, Any] = {"name": name, "settings": settings, "directory": None, "error": error, "latency": []}
+    return {**known, **dict.fromkeys(figures)}
 
 
 def int8_alone(report: Data) -> list[dict[str, Any]]:
@@ -92,11 +112,11 @@ def family(points: Mapping[str, tuple[Any, Data]], baselines: Sequence[Data] = (
     """Return the rows of a sweep, marked: dense, baselines, points.
 
     Where the points do not share one dense model and its rows (a sweep over ``seed`` may draw others), each dense
-    result has a row, and there is no front; nor where the first shape that was timed, or what ran it, differs. Where points are
-    quantised, their rows are of the int8 files, and the dense model's int8 file has one.
+    result has a row, and there is no front; nor where the first shape that was timed, what ran it, or the machine
+    differs. Where points are quantised, their rows are of the int8 files, and the dense model's int8 file has one.
 
     Args:
-        points: value and report of every point, by name.
+        points: settings and report of every point, by name.
         baselines: rows of other models that were compared with the same dense one.
     """
     subjects: list[tuple[Any, ...]] = []
@@ -106,10 +126,17 @@ def family(points: Mapping[str, tuple[Any, Data]], baselines: Sequence[Data] = (
             subjects.append(subject)
             dense.append(row(f"dense of {name}" if dense else "dense", report, of="dense"))
             free += int8_alone(report) if len(subjects) == 1 else []
-    rows = [*dense, *free, *baselines, *(row(name, report, value=value) for name, (value, report) in points.items())]
+    mine = (row(name, report, settings=settings) for name, (settings, report) in points.items())
+    rows = [*dense, *free, *baselines, *mine]
     timed = {_timed(one["latency"][0]) for one in rows if one["latency"]}
-    marks = front(rows) if len(dense) == len(timed) == 1 else [None] * len(rows)
+    machines = {machine(report.get("environment") or {}) for _, report in points.values()}
+    marks = front(rows) if len(dense) == len(timed) == len(machines) == 1 else [None] * len(rows)
     return [{**one, "pareto": mark} for one, mark in zip(rows, marks, strict=True)]
+
+
+def machine(environment: Data) -> tuple[Any, ...]:
+    """Return what latencies depend on: equal for figures that can be compared."""
+    return tuple(str(environment.get(key)) for key in ("cpu", "cpu_features", "usable_cores", "platform"))
 
 
 def _subject(report: Data) -> tuple[Any, ...]:
@@ -142,31 +169,31 @@ def pareto_sections(report: Data) -> Iterator[Section]:
     if "sweep" not in report:
         return
     rows = report["rows"]
-    size, quality, latency, verdict = _cells(rows)
+    size, quality, latency, verdict = cells(rows)
     parts = {"size and front": {**size, **verdict}, "quality": quality, "latency, ratio to dense": latency}
-    path, notes = report["sweep"]["path"], _notes(rows)
-    for name, cells in parts.items():
-        columns, lines = _filled({**NAME, **cells}, rows)
+    path, remarks = report["sweep"]["path"], notes(rows)
+    for name, part in parts.items():
+        columns, lines = filled({**NAME, **part}, rows)
         if len(columns) > 1:
-            yield Section(f"Family over {path}: {name}", columns, lines, notes.get(name, ()))
+            yield Section(f"Family over {path}: {name}", columns, lines, remarks.get(name, ()))
 
 
 def pareto_section(report: Data) -> Section:
     """Return every model of a sweep in one table; a column appears when a row has its figure."""
     rows = report["rows"]
-    columns, lines = _filled({key: cell for part in (NAME, *_cells(rows)) for key, cell in part.items()}, rows)
-    notes = tuple(note for part in _notes(rows).values() for note in part)
-    return Section(f"Family over {report['sweep']['path']}", columns, lines, notes)
+    columns, lines = filled({key: cell for part in (NAME, *cells(rows)) for key, cell in part.items()}, rows)
+    remarks = tuple(note for part in notes(rows).values() for note in part)
+    return Section(f"Family over {report['sweep']['path']}", columns, lines, remarks)
 
 
-def _filled(cells: Cells, rows: Sequence[Data]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+def filled(cells: Cells, rows: Sequence[Data]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     """Return the columns that have a figure, and the rows of words below them."""
     columns = {title: [cell(one) for one in rows] for title, cell in cells.items()}
     shown = {title: words for title, words in columns.items() if any(words)}
     return tuple(shown), list(zip(*shown.values(), strict=True))
 
 
-def _cells(rows: Sequence[Data]) -> tuple[Cells, Cells, Cells, Cells]:
+def cells(rows: Sequence[Data]) -> tuple[Cells, Cells, Cells, Cells]:
     """Return the columns of size, quality, latency and verdict."""
     metrics = dict.fromkeys(one["metric"] for one in rows if one["metric"])
     size: Cells = {
@@ -183,7 +210,10 @@ def _cells(rows: Sequence[Data]) -> tuple[Cells, Cells, Cells, Cells]:
     shapes = dict.fromkeys(_timed(each) for one in rows for each in one["latency"])
     several = len({ran for _, _, ran in shapes}) > 1
     latency = {f"latency {n} x {t}" + f", {ran}" * several: _ratio_at((n, t, ran)) for n, t, ran in shapes}
-    verdict: Cells = {"gates": lambda one: one["verdict"] or "", "front": lambda one: FRONT[one["pareto"]]}
+    verdict: Cells = {
+        "gates": lambda one: "failed" if one.get("error") else one["verdict"] or "",
+        "front": lambda one: FRONT[one["pareto"]],
+    }
     return size, quality, latency, verdict
 
 
@@ -205,11 +235,16 @@ def _ratio_at(timed: tuple[int, int, str]) -> Callable[[Data], str]:
     return cell
 
 
-def _notes(rows: Sequence[Data]) -> dict[str, tuple[str, ...]]:
+def notes(rows: Sequence[Data]) -> dict[str, tuple[str, ...]]:
     """Return remarks below the parts of the table, by part."""
+    failed = tuple(
+        f"{one['name']} failed: {one['error']['message'].replace(chr(10), '; ').rstrip('.')}"
+        for one in rows
+        if one.get("error")
+    )
     timed = next((one for one in rows if _measured(one)), None)
     if timed is None:
-        return {}
+        return {"size and front": failed}
     first = timed["latency"][0]
     marked = all(one["pareto"] is not None for one in rows if _measured(one))
     place = f"{first['batch']} x {first['sequence']}"
@@ -217,7 +252,9 @@ def _notes(rows: Sequence[Data]) -> dict[str, tuple[str, ...]]:
         f"Front: no other row is at least as good in {timed['metric']} and in latency at {place}, and better in one; "
         "intervals are not counted"
     )
-    none = "No front: the points do not share one dense model, its rows, and the first shape that was timed"
+    none = (
+        "No front: the points do not share one dense model, its rows, the first shape that was timed, and the machine"
+    )
     ran = " and ".join(dict.fromkeys(setting(one["latency"][0]) for one in rows if one["latency"]))
     clock = f"Latency: ratio to dense, {ran}, every point timed in turns with dense in its own run"
-    return {"size and front": (front if marked else none,), "latency, ratio to dense": (clock,)}
+    return {"size and front": (front if marked else none, *failed), "latency, ratio to dense": (clock,)}

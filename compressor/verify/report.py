@@ -11,11 +11,15 @@
     model           parameters {dense, compressed}; encoder_macs {dense, compressed, sequence}; bytes {dense, compressed}
     sparsity        masks {pruned_layers, linear_and_conv, all_parameters: {removed, of, ratio}};
                     files {dense, model: {weights, elements, zeros, ratio, two_of_four}}
+    vocabulary      of the last step that trimmed it: tokens and positions {dense, compressed}; coverage {split: fraction of
+                    rows cut into the same tokens as before that step}; unknown {split: {before, after}}, fractions of the
+                    tokens; proof {rows, max_abs_diff}
     quality         model (that was asked for, in int8 where there is a step quantize), rows, rows_sha256, metric,
                     dense {metric: value}, compressed {metric: value}, difference {value, lower, upper, confidence}, churn,
                     lost, gained, mcnemar, kl
     variants        a list, dense first; each model, file, bytes, memory {load_seconds, session_mb, peak_mb} (in a process of
                     its own; null where the system does not tell), quality (as above; null for dense and for fused files)
+    not_fused       why there are no fused files, where they were asked for
     latency         a list; each model, batch, sequence, threads, provider, slow_fusion, rounds, wall_ms {p50, p90, p95},
                     cpu_ms {p50, p90, p95}, clock, ratio, wall_ratio, control {value, lower, upper, confidence},
                     against {baseline: {model, slow_fusion, ratio}}
@@ -34,10 +38,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from compressor.verify.comparison import comparison_sections
 from compressor.verify.inspection import inspection_sections
 from compressor.verify.pareto import pareto_section, pareto_sections
 from compressor.verify.profile_tables import profile_sections
-from compressor.verify.section import Data, Section, is_words
+from compressor.verify.section import Data, Section, is_words, shown
 from compressor.verify.tables import environment_line, sections
 
 if TYPE_CHECKING:
@@ -60,12 +65,12 @@ def write_report(report: Data, path: Path) -> None:
 
 
 def render(report: Data, console: Console | None = None) -> None:
-    """Print a run's report, a sweep's, a benchmark or an inspection as tables, on stdout unless a console is given."""
+    """Print a run's report, a sweep's, compared runs, a benchmark or an inspection as tables, on stdout unless a console is given."""
     from rich.console import Console
     from rich.text import Text
 
     console = console or Console()
-    kinds = (sections, inspection_sections, profile_sections, pareto_sections)
+    kinds = (sections, inspection_sections, profile_sections, pareto_sections, comparison_sections)
     for section in [section for kind in kinds for section in kind(report)]:
         console.print(Text(section.title, style="bold"))  # a table's own title would be wrapped at the table's width
         console.print(_table(section))
@@ -74,6 +79,8 @@ def render(report: Data, console: Console | None = None) -> None:
         console.print()
     for lint in report.get("lints") or ():
         console.print(Text(f"note: {lint}", style="dim"))
+    for warning in report.get("warnings") or ():
+        console.print(Text(f"warning: {warning}", style="bold yellow"))
     if report.get("environment"):
         console.print(Text(environment_line(report["environment"]), style="dim"))
     if report.get("gates"):
@@ -138,7 +145,8 @@ def sweep_card(report: Data) -> str:
         f"{shown(sweep['model'])}, compressed with compressor-onnx for the task `{sweep['task']}`, once per value.",
         "",
         *_markdown(pareto_section(report)),
-        "Each point has a directory of its name, as `compress apply` writes it; `sweep.json` has every figure above.",
+        "Each point has a directory of its name, as `compress apply` writes it; `sweep.json` has every figure above,",
+        "`sweep.csv` one row per point.",
     ]
     if report.get("environment"):
         lines += ["", f"Measured on {environment_line(report['environment'])}."]
@@ -159,12 +167,6 @@ def _use(report: Data) -> Iterator[str]:
             "Without compressor-onnx: any `*.onnx` file here opens in `onnxruntime.InferenceSession`, at any batch and",
         )
         yield f"length{'; `ort_config.json` names the session options' * bool(report.get('serve'))}."
-
-
-def shown(model: str) -> str:
-    """Return a hub id as it is and a directory by its last name: other machines do not have its path."""
-    is_path = model.startswith((".", "~")) or Path(model).is_absolute() or Path(model).is_dir()
-    return Path(model).name if is_path else model
 
 
 def _markdown(section: Section) -> Iterator[str]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 Data = Mapping[str, Any]
@@ -51,3 +53,18 @@ def setting(measured: Data) -> str:
 def portable(model: str) -> str:
     """Return the model that answers as this one does: fused files do as the portable ones."""
     return model.removesuffix(" fused")
+
+
+PATHS = re.compile(r"""(['"])[/~.][^'"]*/([^'"/]*)\1""")
+"""A quoted path, in the repr of a call; what its last name is."""
+
+
+def without_paths(words: str) -> str:
+    """Return words with quoted paths cut down to their last names: other machines do not have them."""
+    return PATHS.sub(r"\1\2\1", words)
+
+
+def shown(model: str) -> str:
+    """Return a hub id as it is and a directory by its last name: other machines do not have its path."""
+    is_path = model.startswith((".", "~")) or Path(model).is_absolute() or Path(model).is_dir()
+    return Path(model).name if is_path else model

@@ -18,11 +18,9 @@ def sections(report: Data) -> Iterator[Section]:
     if trained:
         yield training_section(trained)
     if report.get("model"):
-        yield size_section(report["model"])
-    if report.get("sparsity"):
-        yield sparsity_section(report["sparsity"])
-    if report.get("quality"):
-        yield quality_section(report["quality"])
+        yield size_section(report["model"], report.get("not_fused"))
+    made = {"vocabulary": vocabulary_section, "sparsity": sparsity_section, "quality": quality_section}
+    yield from (section(report[name]) for name, section in made.items() if report.get(name))
     if len(report.get("variants") or ()) > 2:  # noqa: PLR2004 - dense and compressed are in the tables above
         yield variants_section(report["variants"])
     for _, rows in groupby(report.get("latency") or (), key=lambda row: (row["slow_fusion"], row["threads"])):
@@ -54,8 +52,8 @@ def training_section(steps: Sequence[Data]) -> Section:
     return Section("Training", ("step", "makes", "steps", "loss", "metric"), rows, (note,))
 
 
-def size_section(model: Data) -> Section:
-    """Parameters, MACs and bytes, dense and compressed."""
+def size_section(model: Data, not_fused: str | None = None) -> Section:
+    """Parameters, MACs and bytes, dense and compressed, and why there is no fused file where one was asked for."""
     names = {"parameters": "parameters", "encoder_macs": "encoder MACs", "bytes": "ONNX file, MB"}
     rows = []
     for key, name in names.items():
@@ -65,7 +63,28 @@ def size_section(model: Data) -> Section:
             unit = 1e6 if key == "bytes" else 1
             kept = f"{compressed / dense:.4f}"
             rows.append((f"{name}{length}", amount(dense / unit), amount(compressed / unit), kept))
-    return Section("Size", ("", "dense", "compressed", "kept"), rows)
+    notes = (f"No fused file: {not_fused}",) if not_fused else ()
+    return Section("Size", ("", "dense", "compressed", "kept"), rows, notes)
+
+
+def vocabulary_section(vocabulary: Data) -> Section:
+    """Tokens and positions that stay, and how many rows are cut into other tokens than before."""
+    rows = []
+    for name in ("tokens", "positions"):
+        dense, compressed = vocabulary[name]["dense"], vocabulary[name]["compressed"]
+        rows.append((name, amount(dense), amount(compressed), f"{compressed / dense:.4f}"))
+    notes = [
+        f"{share:.2%} of the {split} rows are cut into the same tokens as before; unknown tokens "
+        f"{vocabulary['unknown'][split]['before']:.2%} before, {vocabulary['unknown'][split]['after']:.2%} now"
+        for split, share in vocabulary["coverage"].items()
+    ]
+    proof = vocabulary["proof"]
+    proved = (
+        f"Of those, {proof['rows']} calibration rows gave exactly the same output"
+        if proof["rows"]
+        else "No calibration row is cut into the same tokens, so no output was compared"
+    )
+    return Section("Vocabulary", ("", "dense", "compressed", "kept"), rows, (*notes, proved))
 
 
 DENOMINATORS = {

@@ -15,6 +15,7 @@ from transformers.utils import logging as chatter
 
 from compressor.errors import InputError, SetupError
 from compressor.model import checkpoint
+from compressor.model.heads import head_of
 from compressor.model.masks import Masks
 from compressor.model.outputs import raw_output
 from compressor.model.surgery import shrink
@@ -292,11 +293,22 @@ def test_a_question_answering_model_comes_back_pruned_or_not(tmp_path: Path, mod
 @pytest.mark.parametrize("model_type", FAMILIES)
 def test_a_classifier_is_refused_for_question_answering(tmp_path: Path, model_type: str) -> None:
     tiny_checkpoint(tmp_path / "two", model_type)
-    with pytest.raises(InputError, match=r"no trained head .*qa_outputs.*would be random"):
+    with pytest.raises(
+        InputError, match=r"wrong task for this checkpoint: the task needs \w+ForQuestionAnswering, .* says"
+    ):
         checkpoint.load_pretrained(str(tmp_path / "two"), FAMILIES, head=ANSWERS, num_labels=2)
-    tiny_checkpoint(tmp_path / "three", model_type, num_labels=3)
-    with pytest.raises(InputError, match=r"needs 2 outputs of the question answering head, .* says 3"):
-        checkpoint.load_pretrained(str(tmp_path / "three"), FAMILIES, head=ANSWERS, num_labels=2)
+
+
+@pytest.mark.parametrize("model_type", FAMILIES)
+def test_a_classifier_of_texts_is_refused_for_words_though_its_weights_would_fit(
+    tmp_path: Path, model_type: str
+) -> None:
+    tiny_checkpoint(tmp_path, model_type)
+    with pytest.raises(InputError, match=r"needs .*ForTokenClassification, .* fine-tuned for sequence classification"):
+        checkpoint.load_pretrained(str(tmp_path), FAMILIES, head="token-classification", num_labels=2)
+    edit_config(tmp_path, architectures=None)
+    with pytest.raises(InputError, match=r"needs 3 outputs of the token classification head, .* says 2"):
+        checkpoint.load_pretrained(str(tmp_path), FAMILIES, head="token-classification", num_labels=3)
 
 
 def test_saved_weights_of_a_pruned_model_must_fit_its_config(tmp_path: Path) -> None:
@@ -357,6 +369,8 @@ def test_a_real_checkpoint_has_the_published_hash_and_loads(shared: Path) -> Non
 
 
 @pytest.mark.parametrize("model_type", ["bert", "roberta", "electra", "distilbert"])
-@pytest.mark.parametrize("head", ["sequence-classification", "question-answering", "feature-extraction"])
+@pytest.mark.parametrize(
+    "head", ["sequence-classification", "token-classification", "question-answering", "feature-extraction"]
+)
 def test_the_head_of_a_model_is_known(model_type: str, head: Any) -> None:
-    assert checkpoint.head_of(tiny_model(model_type, head=head)) == head
+    assert head_of(tiny_model(model_type, head=head)) == head

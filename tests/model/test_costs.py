@@ -12,9 +12,19 @@ from compressor.model.costs import encoder_macs, kept_macs, parameter_bytes, par
 from compressor.model.outputs import raw_output
 from compressor.testing import tiny_model
 from compressor_plugins.families.bert import Bert
+from compressor_plugins.families.deberta_v2 import DebertaV2
 from compressor_plugins.families.distilbert import DistilBert
+from compressor_plugins.families.modernbert import ModernBert
+from compressor_plugins.families.mpnet import MPNet
 
-FAMILIES: dict[str, Any] = {"bert": Bert(), "roberta": Bert(), "electra": Bert(), "distilbert": DistilBert()}
+FAMILIES: dict[str, Any] = {
+    "bert": Bert(),
+    "roberta": Bert(),
+    "electra": Bert(),
+    "distilbert": DistilBert(),
+    "modernbert": ModernBert(),
+    "mpnet": MPNet(),
+}
 
 
 def counted_macs(model: torch.nn.Module, layers: str, length: int) -> int:
@@ -34,6 +44,16 @@ def test_encoder_macs_equal_what_torch_counts(model_type: str, length: int) -> N
     model, family = tiny_model(model_type, num_hidden_layers=1), FAMILIES[model_type]
     layer = family.groups(model)[0].layer
     assert encoder_macs(model, family.groups(model), length) == counted_macs(model, layer, length)
+
+
+@pytest.mark.parametrize("options", [{}, {"share_att_key": False}, {"share_att_key": False, "pos_att_type": ["c2p"]}])
+def test_debertas_macs_are_what_torch_counts_without_the_projections_of_positions(options: dict[str, Any]) -> None:
+    """Those read no tokens: a graph computes them once for all texts."""
+    model = tiny_model("deberta-v2", num_hidden_layers=1, **options).requires_grad_(requires_grad=False)
+    groups = DebertaV2().groups(model)
+    terms, distances, hidden = len(options.get("pos_att_type", "ab")), 2 * 8, 32
+    counted = counted_macs(model, groups[0].layer, 9)
+    assert encoder_macs(model, groups, 9) == counted - terms * distances * hidden * hidden
 
 
 def test_kept_macs_equal_what_torch_counts_after_removal() -> None:

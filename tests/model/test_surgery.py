@@ -9,10 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from compressor.errors import CompressorError
+from compressor.model.emptied import BiasOnly, EmptyAttention
 from compressor.model.groups import ParamSlice, PrunableGroup
 from compressor.model.masks import Masks
 from compressor.model.outputs import raw_output
-from compressor.model.surgery import BiasOnly, EmptyAttention, masked, shrink
+from compressor.model.surgery import masked, shrink
 from compressor.testing import assert_masked_equals_shrunk, example_masks, tiny_batch, tiny_model
 from compressor_plugins.families.bert import Bert
 from compressor_plugins.families.distilbert import DistilBert
@@ -231,6 +232,9 @@ class FusedFamily:
                 producers=producers, consumer=ParamSlice("out", dim=1), block="wide",
             ),
         )  # fmt: skip
+
+    def fixed_layers(self, _: nn.Module, /) -> dict[int, str]:
+        return {}
 
     def after_shrink(self, model: nn.Module) -> None:
         model.touched = torch.ones(())

@@ -20,7 +20,7 @@ from compressor.errors import InputError
 from compressor.model import fingerprint, save
 from compressor.plugin import Registry, Training
 from compressor.run.session import Session
-from compressor.testing import tiny_model
+from compressor.testing import session_on, tiny_model
 from compressor.train import CHECKPOINTS, Extension, NumberedRows, Trained, TrainingRun
 from compressor_plugins.losses._banks import Encoding
 from compressor_plugins.losses._contrast import Vectors, contrast, sentence_vectors
@@ -29,7 +29,7 @@ from compressor_plugins.losses._pretrained import pretrained_encoder
 from compressor_plugins.losses.contrastive import Contrastive
 from compressor_plugins.losses.task import TaskLoss
 from compressor_plugins.tasks.squad import Squad
-from tests.plugins.sessions import FAMILIES, label_free, labelled, session_on
+from tests.plugins.sessions import FAMILIES, label_free, labelled
 
 FIRST, SECOND = (10.0, 80.0, 170.0, 300.0), (20.0, 70.0, 160.0, 310.0)
 LABELS = torch.tensor([0, 1, 0, 1])

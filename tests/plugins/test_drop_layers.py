@@ -21,13 +21,14 @@ from compressor.recipe.loader import load_recipe
 from compressor.recipe.plan import compile_plan
 from compressor.run import load
 from compressor.run.session import Session
-from compressor.testing import tiny_model
+from compressor.testing import TinyTexts, session_on, tiny_model
 from compressor_plugins.families.bert import Bert
+from compressor_plugins.families.deberta_v2 import DebertaV2
 from compressor_plugins.methods import _drop_layers
 from compressor_plugins.methods.drop_layers import DropLayers
 from compressor_plugins.methods.fisher import Fisher
 from compressor_plugins.methods.kprune import KPrune
-from tests.plugins.sessions import FAMILIES, LabelFree, Labelled, session_on
+from tests.plugins.sessions import FAMILIES, Labelled
 from tests.toys import squad_recipe
 
 LAYERS = 5
@@ -43,7 +44,7 @@ def regression() -> Session:
 
 
 def embeddings() -> Session:
-    return session_on(tiny_model(num_labels=None, num_hidden_layers=LAYERS), Bert(), LabelFree())
+    return session_on(tiny_model(num_labels=None, num_hidden_layers=LAYERS), Bert(), TinyTexts())
 
 
 def questions(directory: Path) -> Session:
@@ -243,3 +244,18 @@ def test_metrics_are_plain_data() -> None:
     metrics = method().prune(classes()).metrics
     assert json.loads(json.dumps(dict(metrics), allow_nan=False)) == dict(metrics)
     assert set(metrics["seconds"]) == {"dense", "scores"}
+
+
+def test_a_layer_that_cannot_go_stays_and_the_others_compete() -> None:
+    model = tiny_model("deberta-v2", conv_kernel_size=3, conv_act="gelu", num_hidden_layers=LAYERS)
+    session = session_on(model, DebertaV2(), Labelled(), count=8)
+    for search in ("greedy", "once"):
+        pruned = method(1 / LAYERS, search=search).prune(session)
+        assert pruned.dropped_layers == tuple(range(1, LAYERS))
+        assert all("0" not in scores for scores in pruned.metrics["layer_scores"])
+
+
+def test_fewer_layers_than_a_family_lets_go_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Bert, "fixed_layers", lambda *_: {0: "this one", 1: "and that one"})
+    with pytest.raises(InputError, match=f"keeps 1 of {LAYERS} layers, too few: and that one"):
+        method(1 / LAYERS).prune(classes())

@@ -15,12 +15,12 @@ from compressor.model import Masks, shrink
 from compressor.model.costs import encoder_macs, parameters
 from compressor.plugin import Target
 from compressor.run.session import Session
-from compressor.testing import tiny_model
+from compressor.testing import session_on, tiny_model
 from compressor_plugins.families.bert import Bert
 from compressor_plugins.methods._head_masks import budget_for, choose_masks
 from compressor_plugins.methods._head_quota import dense_heads, lost_heads, lowest_removed, quota
 from compressor_plugins.methods.heads import Heads
-from tests.plugins.sessions import FAMILIES, Labelled, label_free, labelled, session_on
+from tests.plugins.sessions import FAMILIES, Labelled, label_free, labelled
 from tests.plugins.test_latency_target import toy_table
 
 HEADS = 4

@@ -12,12 +12,12 @@ import torch
 from compressor.model import masked, shrink
 from compressor.model.masks import Masks
 from compressor.plugin import Target
-from compressor.testing import tiny_model
+from compressor.testing import session_on, tiny_model
 from compressor_plugins.methods._head_scores import curvatures, output_norms, random_scores, relation_changes
 from compressor_plugins.methods._relations import relation_loss
 from compressor_plugins.methods._sentences import Sentences, cut, draw_sentences, sentence_vectors
 from compressor_plugins.methods.heads import Heads
-from tests.plugins.sessions import FAMILIES, Labelled, label_free, labelled, session_on
+from tests.plugins.sessions import FAMILIES, Labelled, label_free, labelled
 
 
 def rows_of(session: Any, **options: Any) -> Sentences:

@@ -17,7 +17,7 @@ from compressor.model.outputs import raw_output
 from compressor.plugin import Target
 from compressor.prune import Sweep, unpruned
 from compressor.run.session import Session
-from compressor.testing import tiny_model
+from compressor.testing import named_plan, session_on, tiny_model
 from compressor_plugins.families.bert import Bert
 from compressor_plugins.methods._knowledge import SAMPLE_SCALE, Measurement, coordinates
 from compressor_plugins.methods.kprune import KPrune
@@ -28,8 +28,6 @@ from tests.plugins.sessions import (
     label_free,
     labelled,
     make_twin,
-    named_plan,
-    session_on,
 )
 
 PUBLISHED = {"measure": "batch-gradient", "refresh": 1}

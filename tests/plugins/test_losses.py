@@ -13,7 +13,7 @@ from compressor.errors import InputError
 from compressor.model.outputs import accepted_inputs
 from compressor.plugin import Loss
 from compressor.run.session import Session
-from compressor.testing import tiny_model
+from compressor.testing import session_on, tiny_model
 from compressor_plugins.families.bert import Bert
 from compressor_plugins.losses._states import layer_pairs
 from compressor_plugins.losses.distillation import Distillation
@@ -21,7 +21,7 @@ from compressor_plugins.losses.hidden import Hidden
 from compressor_plugins.losses.reused_head import ReusedHead
 from compressor_plugins.losses.task import TaskLoss
 from compressor_plugins.tasks.squad import Squad
-from tests.plugins.sessions import FAMILIES, label_free, labelled, session_on
+from tests.plugins.sessions import FAMILIES, label_free, labelled
 
 FROM_DENSE: list[Loss] = [Distillation(), Hidden(), ReusedHead()]
 
@@ -76,17 +76,6 @@ def test_padding_never_counts(kind: str, loss: Loss):
     ]
     assert found[0] > 1e-3
     assert found[0] == pytest.approx(found[1], abs=1e-6)
-
-
-@pytest.mark.parametrize("loss", [TaskLoss(), *FROM_DENSE], ids=lambda loss: loss.name)
-def test_a_loss_is_the_mean_over_samples(loss: Loss):
-    session, other = labelled(), tiny_model(seed=1)
-    run = loss.start(session)
-    batch = next(session.calibration.batches(session.device))
-    size = len(batch["input_ids"])
-    alone = [{name: value[i : i + 1] for name, value in batch.items()} for i in range(size)]
-    whole, *parts = (float(run(outputs(other, b), outputs(session.teacher, b), b)) for b in (batch, *alone))
-    assert whole == pytest.approx(sum(parts) / size, abs=1e-6)
 
 
 def test_distillation_is_hintons():

@@ -23,6 +23,8 @@ from compressor.run.session import Session
 from compressor.testing import (
     assert_masked_equals_shrunk,
     assert_onnx_equals_torch,
+    named_plan,
+    session_on,
     tiny_batch,
     tiny_model,
     tiny_tokenizer,
@@ -43,8 +45,6 @@ from tests.plugins.sessions import (
     label_free,
     labelled,
     make_twin,
-    named_plan,
-    session_on,
 )
 from tests.plugins.test_latency_target import toy_table
 from tests.toys import write_questions

@@ -23,10 +23,14 @@ from compressor_plugins.exporters import onnx as declaration
 from compressor_plugins.exporters._signature import example_batch
 from compressor_plugins.exporters.onnx import OnnxExporter
 from compressor_plugins.families.bert import Bert
+from compressor_plugins.families.deberta_v2 import DebertaV2
 from compressor_plugins.families.distilbert import DistilBert
+from compressor_plugins.families.modernbert import ModernBert
+from compressor_plugins.families.mpnet import MPNet
 
 SEGMENTS = ("input_ids", "attention_mask", "token_type_ids")
 PLAIN = SEGMENTS[:2]
+FAMILIES: tuple[ModelFamily, ...] = (Bert(), DistilBert(), DebertaV2(), ModernBert(), MPNet())
 FLOAT = onnx.TensorProto.FLOAT
 CLASSIFIER: Head = "sequence-classification"
 ANSWERS: Head = "question-answering"
@@ -35,7 +39,7 @@ RAGGED_SHAPES = ((1,), (2,), (5, 9), (1, 17, 3), (64, 2), (131, 40, 7, 1))
 
 
 def pruned(model_type: str, kind: str, **options: Any) -> nn.Module:
-    family: ModelFamily = DistilBert() if model_type == "distilbert" else Bert()
+    family = next((family for family in FAMILIES if model_type in family.model_types), Bert())
     model = tiny_model(model_type, **options)
     return shrink(model, family, example_masks(family.groups(model))[kind])
 
@@ -61,6 +65,9 @@ def assert_equal_on_ragged_shapes(path: Path, model: nn.Module) -> None:
         ("xlm-roberta", "ragged", PLAIN, CLASSIFIER),
         ("electra", "ragged", SEGMENTS, CLASSIFIER),
         ("distilbert", "ragged", PLAIN, CLASSIFIER),
+        ("deberta-v2", "ragged", PLAIN, CLASSIFIER),
+        ("modernbert", "ragged", PLAIN, ENCODER),
+        ("mpnet", "ragged", PLAIN, ENCODER),
         ("bert", "ragged", SEGMENTS, ANSWERS),
         ("roberta", "nothing", PLAIN, ANSWERS),
         ("electra", "ragged", SEGMENTS, ANSWERS),
@@ -231,4 +238,15 @@ def test_initializer_elements_refuses_other_files(tmp_path: Path) -> None:
 
 def test_the_plugin_provides_the_exporter() -> None:
     assert list(declaration.compressor_components()) == [OnnxExporter]
-    assert OnnxExporter().options() == {"opset": 20, "max_abs_diff": 1e-4, "fused": True}
+    assert OnnxExporter().options() == {"opset": 20, "max_abs_diff": 1e-4, "fused": True, "pooling": False}
+
+
+@pytest.mark.parametrize("model_type", ["deberta-v2", "modernbert", "mpnet"])
+def test_attention_without_an_operator_of_its_own_has_no_fused_file_and_says_why(
+    tmp_path: Path, model_type: str
+) -> None:
+    path = tmp_path / "model_ort.onnx"
+    why = OnnxExporter().export_fused(tiny_model(model_type), path, input_names=PLAIN, output_names=("logits",))
+    assert isinstance(why, str)
+    assert why.startswith(f"{model_type} attends in a way")
+    assert not path.exists()

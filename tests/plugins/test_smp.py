@@ -20,7 +20,7 @@ from compressor.plugin import Registry, Target
 from compressor.recipe.loader import load_recipe
 from compressor.recipe.plan import compile_plan
 from compressor.run import load
-from compressor.testing import tiny_model
+from compressor.testing import session_on, tiny_model
 from compressor_plugins.methods import _scorer_training
 from compressor_plugins.methods._head_quota import lowest_removed
 from compressor_plugins.methods._map_scorer import MapScorer, fresh_scorer, padded_maps
@@ -32,7 +32,7 @@ from compressor_plugins.methods._smp import mean_scores
 from compressor_plugins.methods._smp_options import ScorerTraining, TrainedScorer
 from compressor_plugins.methods.heads import Heads
 from compressor_plugins.methods.smp import Smp
-from tests.plugins.sessions import FAMILIES, Labelled, session_on
+from tests.plugins.sessions import FAMILIES, Labelled
 from tests.toys import toy_recipe
 
 

@@ -182,7 +182,7 @@ def test_broken_files_are_one_clear_error(tmp_path: Path, name: str, content: by
         ({"train": "rows.csw", "validation": "rows.csv"}, "no such file or directory: .*; did you mean 'rows.csv'"),
         ({"train": "notes.txt", "validation": "rows.csv"}, "expected a file ending in .parquet, .csv"),
         ({"train": ".", "validation": "rows.csv"}, "expected a file, got a directory"),
-        ({"train": "rows.csv"}, "validation\n  Field required"),
+        ({"train": "rows.csv"}, "expected rows from the files 'train' and 'validation'"),
         ({"train": "rows.csv", "validation": "rows.csv", "labels": ["one"]}, "at least 2"),
     ],
 )

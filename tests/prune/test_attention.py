@@ -9,11 +9,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from compressor.errors import CompressorError
+from compressor.errors import CompressorError, InputError
 from compressor.model import Masks, PrunableGroup, shrink
 from compressor.model.outputs import raw_output
 from compressor.prune import shown_maps
 from compressor.testing import example_masks, tiny_batch, tiny_model
+from compressor_plugins.families.deberta_v2 import DebertaV2
+from compressor_plugins.families.modernbert import ModernBert
+from compressor_plugins.families.mpnet import MPNet
 from tests.plugins.sessions import FAMILIES
 
 
@@ -96,3 +99,15 @@ def test_a_model_that_attends_otherwise_is_refused():
     consumer.register_forward_pre_hook(lambda _, inputs: (inputs[0].roll(1, dims=1),))
     with pytest.raises(CompressorError, match=r"encoder\.layer\.1\.attention: attention maps cannot be read"):
         maps_of(rotated, family, batch)
+
+
+@pytest.mark.parametrize(
+    ("family", "how"), [(ModernBert(), "rotary"), (DebertaV2(), "relative positions"), (MPNet(), "a bias per head")]
+)
+def test_attention_with_positions_in_it_is_refused_by_name(family: Any, how: str):
+    (model_type,) = family.model_types
+    with pytest.raises(
+        InputError, match=f"attention maps of {model_type} cannot be read .* attends with {how}"
+    ) as refused:
+        maps_of(tiny_model(model_type), family, tiny_batch(labels=False))
+    assert "reads no maps" in str(refused.value.hint)

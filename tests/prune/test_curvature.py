@@ -15,11 +15,11 @@ from compressor.model import Masks, PrunableGroup, shrink
 from compressor.model.outputs import raw_output
 from compressor.plugin import Task
 from compressor.prune import DensePass, SublayerStatistics
-from compressor.testing import tiny_batch, tiny_model
+from compressor.testing import TinyTexts, tiny_batch, tiny_model
 from compressor_plugins.families.bert import Bert
 from compressor_plugins.families.distilbert import DistilBert
 from compressor_plugins.tasks.squad import Squad
-from tests.plugins.sessions import FAMILIES, LabelFree, Labelled
+from tests.plugins.sessions import FAMILIES, Labelled
 
 LENGTHS = (7, 3, 12, 5, 9, 4)
 
@@ -208,7 +208,7 @@ CASES: dict[str, tuple[Any, Task, Any, dict[str, Any], float]] = {
     "regression": (lambda: model_of(1), Labelled(), rows_of((6,))[0], {}, 1e-3),
     "label-free": (
         lambda: tiny_model(num_labels=None, **SMALL).double(),
-        LabelFree(),
+        TinyTexts(),
         rows_of((6,))[0],
         {"draws": 16, "generator": AllSigns()},
         1e-3,

@@ -115,3 +115,17 @@ def test_moments_add_up_to_those_of_both_sets_of_rows() -> None:
         found, expected = (torch.as_tensor(getattr(each, name)) for each in (both, parts[0]))
         torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-9)
     assert parts[1].weight < both.weight
+
+
+def test_without_a_bias_the_weights_alone_are_fitted_and_an_emptied_sublayer_is_left() -> None:
+    generator = torch.Generator().manual_seed(5)
+    a = torch.randn(40, COLUMNS, generator=generator, dtype=torch.float64) + 0.5
+    e = torch.randn(40, OUTPUTS, generator=generator, dtype=torch.float64) + 1
+    found = Moments(COLUMNS, OUTPUTS, torch.device("cpu"), intercept=False)
+    found.add(a, e, torch.ones(40))
+    correction = solve_weights(found + Moments(COLUMNS, OUTPUTS, torch.device("cpu"), intercept=False), ridge=0)
+    torch.testing.assert_close(correction.weight, torch.linalg.lstsq(a, e).solution.T)
+    assert not correction.bias.any()
+    none = torch.zeros(0, dtype=torch.int64)
+    empty = found.kept(none, torch.zeros(OUTPUTS, COLUMNS))
+    assert best_correction(GROUP, "weights", torch.zeros(OUTPUTS, 0), Evidence(empty, empty))[0] is None

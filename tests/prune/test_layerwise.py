@@ -13,9 +13,13 @@ from compressor.prune import layer_names, record, replay, replay_until, resumed,
 from compressor.prune.layerwise import stopped
 from compressor.testing import tiny_batch, tiny_model
 from compressor_plugins.families.bert import Bert
+from compressor_plugins.families.deberta_v2 import DebertaV2
 from compressor_plugins.families.distilbert import DistilBert
+from compressor_plugins.families.modernbert import ModernBert
+from compressor_plugins.families.mpnet import MPNet
 
 FAMILIES: dict[str, Any] = {"bert": Bert(), "roberta": Bert(), "electra": Bert(), "distilbert": DistilBert()}
+TABLES: dict[str, Any] = {**FAMILIES, "deberta-v2": DebertaV2(), "modernbert": ModernBert(), "mpnet": MPNet()}
 
 
 @pytest.mark.parametrize("model_type", FAMILIES)
@@ -44,11 +48,11 @@ def test_a_pruned_copy_replays_what_the_dense_model_recorded() -> None:
         torch.testing.assert_close(hidden, pruned(**batch).last_hidden_state)
 
 
-@pytest.mark.parametrize("model_type", ["bert", "distilbert"])
+@pytest.mark.parametrize("model_type", ["bert", "distilbert", "deberta-v2", "modernbert", "mpnet"])
 @pytest.mark.parametrize("kind", ["heads", "ffn_neurons"])
 @pytest.mark.parametrize("emptied", [False, True])
 def test_watched_sublayers_are_what_layer_norm_reads(*, model_type: str, kind: str, emptied: bool) -> None:
-    model, family = tiny_model(model_type, num_hidden_layers=1), FAMILIES[model_type]
+    model, family = tiny_model(model_type, num_hidden_layers=1), TABLES[model_type]
     group = next(group for group in family.groups(model) if group.kind == kind)
     if emptied:
         model = shrink(model, family, Masks({group.name: torch.zeros(group.units, dtype=torch.bool)}))
@@ -56,9 +60,13 @@ def test_watched_sublayers_are_what_layer_norm_reads(*, model_type: str, kind: s
     norms = {
         "bert": {"heads": "attention.output.LayerNorm", "ffn_neurons": "output.LayerNorm"},
         "distilbert": {"heads": "sa_layer_norm", "ffn_neurons": "output_layer_norm"},
+        "deberta-v2": {"heads": "attention.output.LayerNorm", "ffn_neurons": "output.LayerNorm"},
+        "mpnet": {"heads": "attention.LayerNorm", "ffn_neurons": "output.LayerNorm"},
+        "modernbert": {"heads": "mlp_norm", "ffn_neurons": "final_norm"},
     }
     read: list[Tensor] = []
-    norm = model.get_submodule(f"{group.layer}.{norms[model_type][kind]}")
+    name = norms[model_type][kind]
+    norm = model.get_submodule(f"model.{name}" if name == "final_norm" else f"{group.layer}.{name}")
     norm.register_forward_pre_hook(lambda _, inputs: read.append(inputs[0]))
     with torch.no_grad(), watched(model, [group]) as seen:
         model(**tiny_batch(labels=False))
@@ -75,13 +83,13 @@ def test_watched_activations_show_masks_that_were_entered_before() -> None:
     assert seen[group.name].activations[..., 6:].all()
 
 
-@pytest.mark.parametrize("model_type", FAMILIES)
+@pytest.mark.parametrize("model_type", TABLES)
 def test_a_resumed_forward_equals_the_whole_one(model_type: str) -> None:
     model, batch = tiny_model(model_type), tiny_batch(labels=False)
-    groups = FAMILIES[model_type].groups(model)
+    groups = TABLES[model_type].groups(model)
     layers = layer_names(groups)
     masks = Masks({groups[1].name: torch.arange(48) < 0, groups[2].name: torch.arange(4) < 1})
-    pruned = shrink(model, FAMILIES[model_type], masks)
+    pruned = shrink(model, TABLES[model_type], masks)
     hidden, calls = record(model, layers, batch)
     with torch.no_grad():
         expected = raw_output(pruned, batch)

@@ -17,9 +17,9 @@ from compressor.prune import DensePass, Shelf, Student, Teacher, fitting, record
 from compressor.prune import teacher as teachers
 from compressor.prune.solve import Correction
 from compressor.prune.students import _fold, remembered
-from compressor.testing import example_masks, tiny_batch, tiny_model
+from compressor.testing import example_masks, session_on, tiny_batch, tiny_model
 from compressor_plugins.families.bert import Bert
-from tests.plugins.sessions import FAMILIES, Labelled, assert_lossless_by_tuning, labelled, make_twin, session_on
+from tests.plugins.sessions import FAMILIES, Labelled, assert_lossless_by_tuning, labelled, make_twin
 
 TWO_LAYOUTS = pytest.mark.parametrize("model_type", ["bert", "distilbert"])
 Batches = list[dict[str, Tensor]]

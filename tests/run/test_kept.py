@@ -9,12 +9,16 @@ import pytest
 import torch
 
 from compressor.model.masks import Masks
-from compressor.plugin import Pruned
+from compressor.plugin import Pruned, Trimmed
 from compressor.run.kept import FILE, PLAIN, Kept
 
 MASKS = Masks({"one": torch.tensor([True, False]), "two": torch.tensor([False])})
 PRUNED = Pruned(
-    MASKS, {"weight": torch.arange(6.0).view(2, 3).T}, {"sequence": 35.123456789012345, "empty": []}, (1, 3)
+    MASKS,
+    {"weight": torch.arange(6.0).view(2, 3).T},
+    {"sequence": 35.123456789012345, "empty": []},
+    (1, 3),
+    trimmed=Trimmed((0, 2, 5), {"vocab.txt": "[PAD]\nß\n"}, 64),
 )
 
 
@@ -27,6 +31,7 @@ def test_it_comes_back_as_it_was(tmp_path: Path):
     assert found.masks == PRUNED.masks
     assert found.metrics == PRUNED.metrics
     assert found.dropped_layers == (1, 3)
+    assert found.trimmed == PRUNED.trimmed
     assert found.weights.keys() == PRUNED.weights.keys()
     assert torch.equal(found.weights["weight"], PRUNED.weights["weight"])
 

@@ -12,7 +12,7 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from compressor.errors import CompressorError, InputError, PluginError
+from compressor.errors import CompressorError, InputError, SetupError
 from compressor.model.masks import Masks
 from compressor.plugin import Pruned, PruningMethod, Registry, Target, hookimpl
 from compressor.recipe.loader import load_recipe
@@ -21,6 +21,8 @@ from compressor.recipe.sweep import compile_sweep
 from compressor.run.pipeline import Conditions, Finished, run
 from compressor.run.sweep import run_sweep
 from compressor.testing import tiny_checkpoint
+from tests import lookup
+from tests.lookup import hurry
 from tests.run.test_pipeline import files, with_plugin
 from tests.toys import toy_recipe
 
@@ -43,6 +45,8 @@ class Together(PruningMethod):
 
     def prune(self, session: Any) -> Pruned:
         Together.calls.append([self.target.macs])
+        if self.target.macs == STOP["at"]:
+            raise STOP["with"]
         return Pruned(fractions(session, self.target), metrics={"asked": self.target.macs})
 
     def prune_all(self, session: Any, targets: Sequence[Target]) -> Iterator[Pruned]:
@@ -85,13 +89,14 @@ class Few(Together):
 class Stopping:
     """A plugin that provides the methods, and stops the run before the step of the given number."""
 
-    def __init__(self, at: int = 0) -> None:
+    def __init__(self, at: int = 0, also: Sequence[Any] = ()) -> None:
         self.at = at
+        self.also = also
         self.steps: list[str] = []
 
     @hookimpl
     def compressor_components(self) -> Any:
-        return [Together, Drawn, Few]
+        return [Together, Drawn, Few, *self.also]
 
     @hookimpl(wrapper=True)
     def compressor_run_step(self, step: Any) -> Any:
@@ -114,8 +119,8 @@ def swept(recipe: Path, out: Path, *over: str, plugin: Any = None, **options: An
     return run_sweep(plan, out, Conditions(registry, CPU, said.append), **options)
 
 
-def applied(recipe: Path, out: Path, *overrides: str) -> Path:
-    registry = with_plugin(Stopping())
+def applied(recipe: Path, out: Path, *overrides: str, also: Sequence[Any] = ()) -> Path:
+    registry = with_plugin(Stopping(also=also))
     plan = compile_plan(load_recipe(recipe, overrides=overrides), registry)
     return run(plan, out, Conditions(registry, CPU)).directory
 
@@ -154,6 +159,7 @@ def test_every_point_is_what_apply_writes(tmp_path: Path):
         "macs-0.6",
         "macs-0.3",
         "sweep.json",
+        "sweep.csv",
         "report.html",
         "README.md",
         "logs",
@@ -241,22 +247,124 @@ def test_other_weights_undo_kept_members_and_finished_points(tmp_path: Path):
     assert files(tmp_path / "family" / "macs-0.75")["model.safetensors"] == files(alone)["model.safetensors"]
 
 
-def test_a_target_that_cannot_be_met_stops_the_sweep_and_keeps_what_is_done(tmp_path: Path):
+def test_a_target_that_cannot_be_met_is_listed_and_stops_no_other_point(tmp_path: Path):
     recipe = pruning(tmp_path)
-    STOP.update({"at": 0.25, "with": InputError("out of reach")})
-    with pytest.raises(InputError, match="out of reach"):
-        swept(recipe, tmp_path / "family")
-    (work,) = tmp_path.glob("family.partial-*")
-    assert {path.name for path in (work / "shared").glob("macs-*")} == {"macs-0.75", "macs-0.5"}
-    STOP["at"] = 0.75
-    with pytest.raises(InputError, match="out of reach"):
-        swept(recipe, tmp_path / "family", fresh=True)
+    STOP.update({"at": 0.5, "with": InputError("out of reach")})
+    said: list[str] = []
+    result = swept(recipe, tmp_path / "family", said=said)
+    assert Together.calls == [[0.75, 0.5, 0.25], [0.5], [0.25]], "together, then those that are missing one by one"
+    assert "macs-0.5 FAILED: out of reach" in said
+    failed = result.report["rows"][-1]
+    assert (failed["name"], failed["error"]) == (
+        "macs-0.5",
+        {"kind": "InputError", "message": "out of reach", "exit_code": 2},
+    )
+    assert not result.passed
+    out = tmp_path / "family"
+    assert {path.name for path in out.glob("macs-*")} == {"macs-0.75", "macs-0.25"}
+    assert "macs-0.5 failed: out of reach." in (out / "README.md").read_text()
+    assert "FAILED: 1 of 3 points could not be finished" in (out / "report.html").read_text()
+    kept = (out / "macs-0.25" / "recipe.lock.yaml").stat().st_ino
+    STOP["at"] = None
+    again = swept(recipe, out, said=said)
+    assert Together.calls[3:] == [[0.5]], "the same call tries what failed"
+    assert [row["name"] for row in again.report["rows"]] == ["dense", "macs-0.75", "macs-0.5", "macs-0.25"]
+    assert (out / "macs-0.25" / "recipe.lock.yaml").stat().st_ino == kept
+    with pytest.raises(InputError, match="exists already"):
+        swept(recipe, out)
+
+
+def test_a_plugin_that_fails_at_one_point_stops_no_other(tmp_path: Path):
+    recipe = pruning(tmp_path, steps=[{"prune": {"method": "together", "target": {"macs": 0.5}}}])
+    STOP.update({"at": 0.5, "with": RuntimeError("oops")})
+    result = swept(recipe, tmp_path / "family", f"{MACS}=0.75,0.5", "seed=0,1")
+    errors = {row["name"]: row["error"]["kind"] for row in result.report["rows"] if row.get("error")}
+    assert errors == {"macs-0.5_seed-0": "PluginError", "macs-0.5_seed-1": "PluginError"}
+
+
+def test_a_sweep_without_any_result_is_its_error(tmp_path: Path):
+    recipe = pruning(tmp_path, steps=[{"prune": {"method": "together", "target": {"macs": 0.5}}}])
+    STOP.update({"at": 0.5, "with": InputError("out of reach")})
+    with pytest.raises(InputError, match="no point of the sweep could be finished: out of reach"):
+        swept(recipe, tmp_path / "family", "seed=0,1")
     assert not list(tmp_path.glob("family*")), "refused before anything was done: nothing is left behind"
 
 
-def test_a_method_that_gives_too_few_results_is_named(tmp_path: Path):
-    with pytest.raises(PluginError, match=r"method 'few'.*: prune_all yielded 1 of 3 results"):
-        swept(pruning(tmp_path, "few"), tmp_path / "family")
+def test_what_all_points_lack_stops_the_sweep(tmp_path: Path):
+    STOP.update({"at": 0.25, "with": SetupError("no memory")})
+    with pytest.raises(SetupError, match="no memory"):
+        swept(pruning(tmp_path), tmp_path / "family")
+    (work,) = tmp_path.glob("family.partial-*")
+    assert {path.name for path in (work / "shared").glob("macs-*")} == {"macs-0.75", "macs-0.5"}
+
+
+def test_a_method_that_gives_too_few_results_is_named_and_asked_one_by_one(tmp_path: Path):
+    said: list[str] = []
+    result = swept(pruning(tmp_path, "few"), tmp_path / "family", said=said)
+    (line,) = (line for line in said if "prune_all yielded 1 of 3 results" in line)
+    assert "method 'few'" in line
+    assert result.passed
+
+
+def test_combinations_prune_together_where_only_the_target_differs(tmp_path: Path):
+    recipe = pruning(tmp_path, steps=[{"prune": {"method": "together", "target": {"macs": [0.75, 0.5]}}}])
+    result = swept(recipe, tmp_path / "family", "steps.0.prune.method=together,drawn", "seed=0,1")
+    assert Together.calls == [[0.75, 0.5], [0.75, 0.5]], "once for each seed"
+    names = [f"{m}_seed-{s}_macs-{k}" for m in ("together", "drawn") for s in (0, 1) for k in (0.75, 0.5)]
+    assert [row["name"] for row in result.report["rows"] if row["settings"]] == names
+    method = "steps.0.prune.method"
+    assert result.report["rows"][-1]["settings"] == {method: "drawn", "seed": 1, MACS: 0.5}
+    alone = applied(recipe, tmp_path / "alone", f"{MACS}=0.5", f"{method}=drawn", "seed=1")
+    point = tmp_path / "family" / "drawn_seed-1_macs-0.5"
+    for name in ("model.safetensors", "stages/01-prune/masks.safetensors"):
+        assert (point / name).read_bytes() == (alone / name).read_bytes()
+
+
+def test_stages_that_points_share_are_done_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    hurry(monkeypatch)
+    steps = [
+        {"prune": {"method": "together", "target": {"macs": [0.75, 0.5]}}},
+        {"export": "lookup"},
+        {"verify": {"sequence": 8, "rounds": 3, "samples": 8}},
+    ]
+    plugin = Stopping(also=[lookup.Lookup])
+    recipe = toy_recipe(tmp_path, steps=steps)
+    swept(recipe, tmp_path / "family", "steps.2.verify.sequence=8,[8,16]", plugin=plugin)
+    assert Together.calls == [[0.75, 0.5]]
+    assert plugin.steps == ["prune", "export", "verify"] * 2 + ["verify"] * 2
+    point = tmp_path / "family" / "sequence-8-16_macs-0.5"
+    alone = applied(recipe, tmp_path / "alone", f"{MACS}=0.5", "steps.2.verify.sequence=[8,16]", also=[lookup.Lookup])
+    assert files(point).keys() == files(alone).keys()
+    for name in ("model.onnx", "model.safetensors", "stages/02-export/dense.onnx"):
+        assert (point / name).read_bytes() == (alone / name).read_bytes(), name
+
+
+def test_a_changed_sweep_takes_over_what_is_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    hurry(monkeypatch)
+    steps = [
+        {"prune": {"method": "together", "target": {"macs": [0.75, 0.5]}}},
+        {"export": "lookup"},
+        {"verify": {"sequence": 8, "rounds": 3, "samples": 8}},
+    ]
+    recipe, out = toy_recipe(tmp_path, steps=steps), tmp_path / "family"
+    with pytest.raises(KeyboardInterrupt):
+        swept(recipe, out, plugin=Stopping(at=6, also=[lookup.Lookup]))
+    said: list[str] = []
+    more = Stopping(also=[lookup.Lookup], at=3)
+    with pytest.raises(KeyboardInterrupt):
+        swept(recipe, out, f"{MACS}=0.75,0.5,0.25", plugin=more, said=said)
+    assert Together.calls == [[0.75, 0.5], [0.25]], "a longer list prunes what it adds"
+    assert more.steps == ["verify", "prune", "export"], (
+        "the first point is taken over whole, of the second what was done"
+    )
+    assert any(line.startswith("macs-0.75 is taken over from family.partial-") for line in said)
+    last = Stopping(also=[lookup.Lookup])
+    swept(recipe, out, "steps.2.verify.samples=9", plugin=last)
+    assert Together.calls == [[0.75, 0.5], [0.25]]
+    assert last.steps == ["verify", "verify"], "a changed last step begins where it changed"
+    fresh = Stopping(also=[lookup.Lookup])
+    swept(recipe, out, "steps.2.verify.samples=9", plugin=fresh, fresh=True)
+    assert fresh.steps == ["prune", "export", "verify"] * 2
 
 
 def test_a_sweep_over_something_else_prunes_point_by_point_and_resumes(tmp_path: Path):
@@ -288,10 +396,10 @@ def test_what_the_last_point_cannot_use_is_said_before_the_first_runs(tmp_path: 
     assert not list(tmp_path.glob("family*"))
 
 
-def test_a_target_of_a_later_step_is_swept_point_by_point(tmp_path: Path):
+def test_a_target_of_a_later_step_shares_the_steps_before_it(tmp_path: Path):
     steps = [{"prune": {"method": "together", "target": {"macs": macs}}} for macs in (0.75, [0.5, 0.25])]
     swept(toy_recipe(tmp_path, steps=steps), tmp_path / "family")
-    assert Together.calls == [[0.75], [0.5], [0.75], [0.25]]
+    assert Together.calls == [[0.75], [0.5], [0.25]]
 
 
 def test_nothing_is_overwritten_and_fresh_replaces_only_sweeps(tmp_path: Path):

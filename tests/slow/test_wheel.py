@@ -53,6 +53,10 @@ def test_the_wheel_holds_both_packages_and_nothing_else(wheel: Path):
     info = f"compressor_onnx-{PROJECT['version']}.dist-info"
     assert {name.split("/")[0] for name in names} == {"compressor", "compressor_plugins", info}
     assert "compressor/verify/templates/page.html" in names
+    templates = {
+        f"compressor/plugin/templates/{path.name}" for path in (ROOT / "compressor/plugin/templates").iterdir()
+    }
+    assert templates <= set(names)
     assert {"compressor/py.typed", "compressor_plugins/py.typed", f"{info}/licenses/LICENSE"} <= set(names)
     sources = {
         str(path.relative_to(root))

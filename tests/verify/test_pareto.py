@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import csv
 import io
 from typing import Any
 
 import pytest
 from rich.console import Console
 
-from compressor.verify.pareto import family, front, pareto_section, row
+from compressor.verify.pareto import failed_row, family, front, pareto_section, row
 from compressor.verify.report import render, sweep_card
+from compressor.verify.spreadsheet import spreadsheet
 from tests.verify.reports import latency, spread
 
 
@@ -66,7 +68,10 @@ def report(kept: float, accuracy: float, ratio: float, *, rows: str = "a", weigh
     }
 
 
-POINTS = {"macs-0.8": (0.8, report(0.8, 0.88, 0.85)), "macs-0.4": (0.4, report(0.4, 0.85, 0.45))}
+POINTS = {
+    "macs-0.8": ({"macs": 0.8}, report(0.8, 0.88, 0.85)),
+    "macs-0.4": ({"macs": 0.4}, report(0.4, 0.85, 0.45)),
+}
 
 
 def sweep(rows: list[dict[str, Any]]) -> dict[str, Any]:
@@ -77,11 +82,11 @@ def sweep(rows: list[dict[str, Any]]) -> dict[str, Any]:
 def test_dense_comes_first_then_baselines_then_the_points_in_order():
     int8 = row("int8", report(1.0, 0.87, 0.6))
     rows = family(POINTS, [int8])
-    assert [(one["name"], one["value"], one["pareto"]) for one in rows] == [
+    assert [(one["name"], one["settings"], one["pareto"]) for one in rows] == [
         ("dense", None, False),
         ("int8", None, True),
-        ("macs-0.8", 0.8, True),
-        ("macs-0.4", 0.4, True),
+        ("macs-0.8", {"macs": 0.8}, True),
+        ("macs-0.4", {"macs": 0.4}, True),
     ]
     dense, point = rows[0], rows[3]
     assert (dense["encoder_macs"], dense["score"], dense["difference"]) == (1.0, 0.8775, None)
@@ -98,11 +103,17 @@ def test_a_baseline_that_is_faster_and_better_takes_a_point_off_the_front():
 @pytest.mark.parametrize("other", [{"rows": "c"}, {"weights": "c"}])
 def test_points_that_were_not_compared_with_one_dense_model_have_no_front(other: dict[str, str]):
     """Even where the dense figures are equal by chance, as all of them are for embeddings."""
-    points = {"seed-0": (0, report(0.8, 0.88, 0.85)), "seed-1": (1, report(0.8, 0.88, 0.85, **other))}
+    points = {
+        "seed-0": ({"seed": 0}, report(0.8, 0.88, 0.85)),
+        "seed-1": ({"seed": 1}, report(0.8, 0.88, 0.85, **other)),
+    }
     rows = family(points)
     assert [one["name"] for one in rows] == ["dense", "dense of seed-1", "seed-0", "seed-1"]
     assert {one["pareto"] for one in rows} == {None}
-    assert "No front: the points do not share one dense model, its rows, and the first shape" in sweep_card(sweep(rows))
+    assert (
+        "No front: the points do not share one dense model, its rows, the first shape that was timed, and the machine"
+        in sweep_card(sweep(rows))
+    )
 
 
 @pytest.mark.parametrize(
@@ -128,6 +139,38 @@ def test_points_that_were_timed_otherwise_have_no_front_and_columns_of_their_own
     ]
     assert "front" not in table.columns
     assert table.notes[0].startswith("No front")
+
+
+def test_points_that_were_timed_on_different_machines_have_no_front():
+    settings, found = POINTS["macs-0.4"]
+    rows = family({**POINTS, "macs-0.4": (settings, {**found, "environment": {"cpu": "another"}})})
+    assert {one["pareto"] for one in rows} == {None}
+
+
+FAILED = failed_row(
+    "macs-0.1", settings={"macs": 0.1}, error={"kind": "InputError", "message": "out\nof reach", "exit_code": 2}
+)
+
+
+def test_a_point_that_failed_is_listed_with_its_reason():
+    table = pareto_section(sweep([*family(POINTS), FAILED]))
+    assert table.rows[-1] == ("macs-0.1", *[""] * (len(table.columns) - 3), "failed", "")
+    assert table.notes[1] == "macs-0.1 failed: out; of reach"
+
+
+def test_the_csv_has_one_row_per_point_and_one_figure_per_cell():
+    lines = list(csv.DictReader(io.StringIO(spreadsheet(sweep([*family(POINTS), FAILED])))))
+    assert [line["name"] for line in lines] == ["macs-0.8", "macs-0.4", "macs-0.1"]
+    point, failed = lines[1], lines[2]
+    expected = {
+        "macs": "0.4", "encoder_macs": "0.4", "bytes": "1600000.0", "metric": "accuracy", "score": "0.85",
+        "latency_1x128_1_thread": "0.45", "latency_1x8_1_thread": "0.45", "kl": "0.0123",
+        "gates": "inconclusive", "pareto": "true", "directory": "macs-0.4", "failure": "",
+    }  # fmt: skip
+    assert {name: point[name] for name in expected} == expected
+    for name in ("difference", "latency_1x128_1_thread"):
+        assert float(point[f"{name}_lower"]) < float(point[name]) < float(point[f"{name}_upper"])
+    assert (failed["macs"], failed["score"], failed["failure"]) == ("0.1", "", "out\nof reach")
 
 
 def test_the_card_has_one_table_of_everything():
@@ -157,7 +200,7 @@ def test_without_a_verify_step_sizes_are_left():
     whole = report(0.5, 0, 1)
     sizes = {key: whole[key] for key in ("recipe", "inputs")}
     sizes["model"] = {key: whole["model"][key] for key in ("parameters", "encoder_macs")}
-    found = pareto_section(sweep(family({"macs-0.5": (0.5, sizes)})))
+    found = pareto_section(sweep(family({"macs-0.5": ({"macs": 0.5}, sizes)})))
     assert found.columns == ("model", "MACs", "parameters")
     assert found.rows == [("dense", "1.0000", "1.0000"), ("macs-0.5", "0.5000", "0.5000")]
     assert found.notes == ()

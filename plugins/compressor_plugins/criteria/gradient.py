@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import ClassVar
 
-from compressor.plugin import Component, Criterion, CriterionRun, hookimpl
+from compressor.plugin import Component, Criterion, CriterionRun, RunningScores, hookimpl
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -19,8 +19,6 @@ class Gradient(Criterion):
 
     def start(self, targets: Shapes) -> CriterionRun:
         """Start scoring weights."""
-        from compressor_plugins.criteria._elements import RunningScores
-
         return RunningScores(targets, lambda _, gradient: gradient.abs(), decay=0.0)
 
 

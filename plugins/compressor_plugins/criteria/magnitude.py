@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import ClassVar
 
-from compressor.plugin import Component, Criterion, CriterionRun, hookimpl
+from compressor.plugin import Component, Criterion, CriterionRun, RunningScores, hookimpl
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -17,8 +17,6 @@ class Magnitude(Criterion):
 
     def start(self, targets: Shapes) -> CriterionRun:
         """Start scoring weights."""
-        from compressor_plugins.criteria._elements import RunningScores
-
         return RunningScores(targets, lambda weight, _: weight.abs(), decay=0.0, gradients=False)
 
 

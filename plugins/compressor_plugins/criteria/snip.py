@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from compressor.plugin import Component, Criterion, CriterionRun, hookimpl
+from compressor.plugin import Component, Criterion, CriterionRun, RunningScores, hookimpl
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -25,8 +25,6 @@ class Snip(Criterion):
 
     def start(self, targets: Shapes) -> CriterionRun:
         """Start scoring weights."""
-        from compressor_plugins.criteria._elements import RunningScores
-
         return RunningScores(targets, lambda weight, gradient: (weight * gradient).abs(), decay=0.0)
 
 
@@ -44,8 +42,6 @@ class SnipMomentum(Criterion):
 
     def start(self, targets: Shapes) -> CriterionRun:
         """Start scoring weights."""
-        from compressor_plugins.criteria._elements import RunningScores
-
         return RunningScores(
             targets, lambda weight, gradient: self.scale * (weight * gradient).abs(), decay=self.momentum
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import ClassVar
 
-from compressor.plugin import Component, Criterion, CriterionRun, hookimpl
+from compressor.plugin import Component, Criterion, CriterionRun, RunningScores, hookimpl
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -21,8 +21,6 @@ class Taylor(Criterion):
 
     def start(self, targets: Shapes) -> CriterionRun:
         """Start scoring weights."""
-        from compressor_plugins.criteria._elements import RunningScores
-
         return RunningScores(targets, lambda weight, gradient: (weight * gradient).square(), decay=1.0)
 
 

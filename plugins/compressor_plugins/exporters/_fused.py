@@ -109,7 +109,7 @@ class FusedSignature(Signature):
         mask = PaddingMask()
         for group in _live_groups(net.model):
             model.set_submodule(group.block, FusedAttention(model.get_submodule(group.block), group, mask))
-        super().__init__(model, net.input_names, net.output_names)
+        super().__init__(model, net.input_names, net.taken, net.pooling)
         self.mask = mask
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:

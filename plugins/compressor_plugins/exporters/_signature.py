@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from compressor.errors import CompressorError
+from compressor.model.sentences import OUTPUT, Pooling
+from compressor_plugins.tasks._embedding import pool
 
 
 class Signature(nn.Module):
@@ -19,19 +21,34 @@ class Signature(nn.Module):
         model: on any device; its forward takes the named inputs, each (B, T) int64.
         input_names: e.g. ``("input_ids", "attention_mask")``.
         output_names: e.g. ``("logits",)`` or ``("start_logits", "end_logits")``.
+        pooling: of the last hidden state, which gives one output more, behind the others: the sentence embedding.
     """
 
-    def __init__(self, model: nn.Module, input_names: Sequence[str], output_names: Sequence[str]) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        input_names: Sequence[str],
+        output_names: Sequence[str],
+        pooling: Pooling | None = None,
+    ) -> None:
         super().__init__()
         ready = not model.training and all(parameter.device.type == "cpu" for parameter in model.parameters())
         self.model = model if ready else copy.deepcopy(model).to("cpu")
-        self.input_names, self.output_names = tuple(input_names), tuple(output_names)
+        self.input_names, self.pooling = tuple(input_names), pooling
+        self.taken = tuple(output_names)
+        self.output_names = (*self.taken, OUTPUT) if pooling else self.taken
         # A fresh module is in train mode: the exporter would put that mode on the model inside, dropout included.
         self.eval()
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
-        outputs = self.model(**dict(zip(self.input_names, inputs, strict=True)))
-        return tuple(outputs[name] for name in self.output_names)
+        given = dict(zip(self.input_names, inputs, strict=True))
+        outputs = self.model(**given)
+        taken = tuple(outputs[name] for name in self.taken)
+        if self.pooling is None:
+            return taken
+        mask = given.get("attention_mask", torch.ones_like(inputs[0]))
+        pooled = pool(taken[0], mask, pooling=self.pooling.mode, normalize=self.pooling.normalize)
+        return (*taken, pooled)
 
 
 def example_batch(model: nn.Module, input_names: Sequence[str], batch: int, length: int) -> dict[str, Tensor]:

@@ -14,6 +14,7 @@ from compressor.plugin import LossRun
 from compressor_plugins.losses._banks import Bank, Encoding
 from compressor_plugins.losses._contrast import Vectors, contrast, sentence_vectors
 from compressor_plugins.losses._pretrained import pretrained_encoder
+from compressor_plugins.losses.contrastive import one_class
 
 if TYPE_CHECKING:
     from compressor.run.session import Session
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 def has_classes(session: Session) -> bool:
     """Tell whether the session's model chooses between classes."""
     config: Any = session.model.config
-    return session.task.head == "sequence-classification" and config.num_labels > 1
+    return one_class(session.task) and config.num_labels > 1
 
 
 class AgainstBanks(LossRun):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from compressor.errors import InputError
-from compressor.plugin import Loss, hookimpl
+from compressor.plugin import Loss, Task, hookimpl
 
 if TYPE_CHECKING:
     from compressor.plugin import Component, LossRun
@@ -18,6 +18,12 @@ if TYPE_CHECKING:
 Module = Literal["PrC", "SnC", "FiC"]
 SUPERVISED = 0.03
 """Default weight of the supervised term, which counts only where the task has classes."""
+
+
+def one_class(task: Task) -> bool:
+    """Tell whether a row of a task is of one class, where its model has several."""
+    several = task.num_labels != 1 and task.problem_type in {None, "single_label_classification"}
+    return task.head == "sequence-classification" and several and not task.label_free
 
 
 class Contrastive(Loss):
@@ -99,7 +105,7 @@ class Contrastive(Loss):
             message = "pretrained_revision is of pretrained, which is not given"
             raise ValueError(message)
         task: Any = (info.context or {}).get("task")
-        if task is not None and (task.head != "sequence-classification" or task.num_labels == 1):
+        if task is not None and not one_class(task):
             if self.supervised not in {0, SUPERVISED}:
                 message = f"supervised contrast needs classes, which task '{task.name}' does not have; leave it out"
                 raise ValueError(message)

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 class Distillation(Loss):
     """The dense model's output as the target (Hinton et al. 2015, https://arxiv.org/abs/1503.02531); needs no labels.
 
-    ``T^2 * KL(softmax(dense / T) || softmax(student / T))`` over the classes, and over the positions of an answer's start
-    and end, whose mean it is; the squared distance of regressions and of embeddings, which is twice one minus the
+    ``T^2 * KL(softmax(dense / T) || softmax(student / T))`` over the classes; the mean over a row's words of tagged ones,
+    over the classes' own probabilities of multi-label ones, over the positions of an answer's start and end; the squared distance of regressions and of embeddings, which is twice one minus the
     cosine where they are normalised.
     """
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class TaskLoss(Loss):
-    """The task's own loss against the labels: cross entropy, squared error, or the mean of start and end of an answer."""
+    """The task's own loss against the labels: cross entropy, of words or many labels their mean, squared error, start and end."""
 
     name: ClassVar[str] = "task"
     needs_labels: ClassVar[bool] = True

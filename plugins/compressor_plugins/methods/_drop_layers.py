@@ -57,8 +57,7 @@ def _without(
     """Return a result, with the layers in its figures named by their numbers in the dense model."""
     masks = _masks(session, dropped)
     length = sequence or session.calibration.mean_length
-    model: Any = session.model
-    ids = layer_ids(model.config, session.groups)
+    ids = layer_ids(session.model.config, session.groups)
     metrics = {
         "macs_kept": kept_macs(session.model, session.groups, masks.keep, length) / dense_macs(session, length),
         "sequence": length,
@@ -72,7 +71,7 @@ def layers_to_keep(target: Target, session: Session) -> int:
     """Return how many layers the target leaves: never more than the fraction of the *dense* model's.
 
     Raises:
-        InputError: it leaves none.
+        InputError: it leaves none, or fewer than the family lets go.
     """
     dense = len(layer_names(session.family.groups(session.teacher)))
     count = math.floor((target.layers or 0.0) * dense + 1e-9)
@@ -82,6 +81,8 @@ def layers_to_keep(target: Target, session: Session) -> int:
             f"target {target!r} keeps no layer: the dense model has {dense}; lowest reachable: {lowest}",
             hint=f"ask for layers: {lowest} or more",
         )
+    for why in list(session.family.fixed_layers(session.model).values())[count:]:
+        raise InputError(f"target {target!r} keeps {count} of {dense} layers, too few: {why}")
     return count
 
 
@@ -97,6 +98,7 @@ class LeaveOneOut:
     def __init__(self, session: Session) -> None:
         self.session, self.model = session, session.model
         self.layers = layer_names(session.groups)
+        self.fixed = session.family.fixed_layers(session.model)
         self.dense: list[Tensor] = []
         self.calls: dict[str, LayerCall] = {}
 
@@ -113,14 +115,14 @@ class LeaveOneOut:
         Args:
             dropped: numbers of layers that are left out already.
         """
-        alive = [number for number in range(len(self.layers)) if number not in dropped]
-        totals, rows = dict.fromkeys(alive, 0.0), 0
+        left = [number for number in range(len(self.layers)) if number not in dropped]
+        totals, rows = {number: 0.0 for number in left if number not in self.fixed}, 0
         batches = track(self.session.calibration.batches(self.session.device), "Layers", total=len(self.dense))
         with without(self.model, self.calls, [self.layers[number] for number in dropped]):
             for batch, dense in zip(batches, self.dense, strict=True):
-                read = self._layer_inputs(batch, [self.layers[number] for number in alive])
+                read = self._layer_inputs(batch, [self.layers[number] for number in left])
                 rows += len(dense)
-                for number in alive:
+                for number in totals:
                     z = self._without(self.layers[number], batch, read)
                     totals[number] += float(self.session.task.divergences(z, dense).double().sum())
         return {number: total / rows for number, total in totals.items()}

@@ -6,11 +6,20 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar
 
 from compressor.plugin import Task
-from compressor.plugin.components import Head
+from compressor.plugin.components import Head, ProblemType
 
 if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
+
+
+def first_token(batch: Mapping[str, Tensor]) -> Tensor:
+    """Return 1 for the first token of every row and 0 for the others, shape (B, T)."""
+    import torch
+
+    weights = torch.zeros_like(batch["attention_mask"])
+    weights[:, 0] = 1
+    return weights
 
 
 class ClassificationTask(Task):
@@ -22,6 +31,11 @@ class ClassificationTask(Task):
     def metric_names(self) -> tuple[str, ...]:
         """Names of the metrics, the one that gates compare first."""
         return ("accuracy",)
+
+    @property
+    def problem_type(self) -> ProblemType:
+        """Classes, or a score where there is one output."""
+        return "regression" if self.num_labels == 1 else "single_label_classification"
 
     @property
     def metric(self) -> str:
@@ -38,11 +52,7 @@ class ClassificationTask(Task):
 
     def token_weights(self, batch: Mapping[str, Tensor]) -> Tensor:
         """Return 1 for the first token and 0 for the others, shape (B, T): the heads of all families read only it."""
-        import torch
-
-        weights = torch.zeros_like(batch["attention_mask"])
-        weights[:, 0] = 1
-        return weights
+        return first_token(batch)
 
     def metrics(self, rows: Mapping[str, np.ndarray]) -> dict[str, float]:
         """Return every metric of ``metric_names``."""

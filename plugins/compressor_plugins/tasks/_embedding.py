@@ -46,10 +46,12 @@ def hold_out(texts: list[str], *, held: bool) -> list[str]:
 
 def pool(hidden: Tensor, mask: Tensor, *, pooling: str, normalize: bool) -> Tensor:
     """Return embeddings (B, D) of hidden states (B, T, D) under a padding mask (B, T)."""
+    weights = mask.unsqueeze(-1).to(hidden.dtype)
     if pooling == "cls":
         pooled = hidden[:, 0]
+    elif pooling == "max":
+        pooled = hidden.masked_fill(weights == 0, torch.finfo(hidden.dtype).min).amax(dim=1)
     else:
-        weights = mask.unsqueeze(-1).to(hidden.dtype)
         pooled = (hidden * weights).sum(dim=1) / weights.sum(dim=1)
     return functional.normalize(pooled, dim=-1) if normalize else pooled
 

@@ -30,7 +30,7 @@ READERS: Mapping[str, tuple[Callable[..., Dataset], Mapping[str, Any]]] = {
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Keep datasets' bars and log lines off the screen: our error says it all."""
     verbosity, no_bars = datasets.logging.get_verbosity(), datasets.utils.are_progress_bars_disabled()
     datasets.logging.set_verbosity(datasets.logging.CRITICAL)
@@ -58,7 +58,7 @@ def read_rows(path: Path) -> Dataset:
         raise InputError(f"{path}: the file is empty")
     reader, options = READERS[path.suffix]
     try:
-        with _quiet(), tempfile.TemporaryDirectory() as cache:
+        with quiet(), tempfile.TemporaryDirectory() as cache:
             rows = reader(str(path), cache_dir=cache, keep_in_memory=True, **options)
     except (DatasetsError, OSError, ValueError) as error:
         if "no data" in str(error):  # a header without rows
@@ -103,7 +103,7 @@ def tokenise(
     first: Sequence[str],
     second: Sequence[str] | None = None,
     *,
-    labels: Sequence[int] | Sequence[float] | None = None,
+    labels: Sequence[int] | Sequence[float] | Sequence[Sequence[float]] | None = None,
     tokenizer: PreTrainedTokenizerBase,
     max_length: int,
 ) -> Dataset:
@@ -123,7 +123,7 @@ def mapped(
     rows: Dataset, encode: Callable[[dict[str, list[Any]]], dict[str, list[Any]]], *, remove: list[str] | None = None
 ) -> Dataset:
     """Return what ``encode`` makes of batches of rows, beside the columns not removed; by default all are."""
-    with _quiet():
+    with quiet():
         return rows.map(
             encode,
             batched=True,

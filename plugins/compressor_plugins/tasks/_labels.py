@@ -9,7 +9,7 @@ from typing import Any
 from compressor.errors import InputError, did_you_mean
 
 
-def _plain(name: str) -> str:
+def plain(name: str) -> str:
     """Return a class name without the differences that checkpoints make: case, hyphens, spaces."""
     return name.casefold().replace("-", "_").replace(" ", "_")
 
@@ -38,8 +38,8 @@ def class_ids(
     empty = next((number for number, value in enumerate(values, 1) if value == ""), None)
     if empty is not None:
         raise InputError(f"{source}: no label in row {empty} of {len(values)}")
-    known = {_plain(name): number for name, number in (label2id or {}).items()}
-    order = [_plain(name) for name in names or ()]
+    known = {plain(name): number for name, number in (label2id or {}).items()}
+    order = [plain(name) for name in names or ()]
     if names is not None and set(known) != set(order):  # LABEL_0, LABEL_1, ...: the checkpoint does not tell
         known = {name: number for number, name in enumerate(order)}
     by_index = [known[name] for name in order] if names is not None else list(range(len(known)))
@@ -49,14 +49,14 @@ def class_ids(
 
 def reordered(names: Sequence[str], label2id: Mapping[str, int] | None) -> bool:
     """Tell whether the checkpoint has the same class names in another order."""
-    known = {_plain(name): number for name, number in (label2id or {}).items()}
-    order = {_plain(name): number for number, name in enumerate(names)}
+    known = {plain(name): number for name, number in (label2id or {}).items()}
+    order = {plain(name): number for number, name in enumerate(names)}
     return known.keys() == order.keys() and known != order
 
 
 def _class_id(value: Any, known: Mapping[str, int], by_index: Sequence[int], source: str) -> int:
     if isinstance(value, str):
-        if _plain(value) in known or not value.strip().removeprefix("-").isdecimal():
+        if plain(value) in known or not value.strip().removeprefix("-").isdecimal():
             return _named(value, known, source)
         value = int(value)  # one odd cell, and the numbers of a csv column come as text
     if not isinstance(value, bool | int) and not (isinstance(value, float) and value.is_integer()):
@@ -75,13 +75,13 @@ def _class_id(value: Any, known: Mapping[str, int], by_index: Sequence[int], sou
 
 
 def _named(value: str, known: Mapping[str, int], source: str) -> int:
-    if _plain(value) not in known:
+    if plain(value) not in known:
         expected = f"expected one of {', '.join(known)}" if known else "the checkpoint does not name its classes"
         raise InputError(
-            f"{source}: label '{value}': {expected}{did_you_mean(_plain(value), known)}",
+            f"{source}: label '{value}': {expected}{did_you_mean(plain(value), known)}",
             hint="list the class names in the order of the checkpoint's ids in the task's option 'labels'",
         )
-    return known[_plain(value)]
+    return known[plain(value)]
 
 
 def scores(values: Sequence[Any], *, low: float, high: float, source: str) -> list[float]:

@@ -54,11 +54,17 @@ def _or_zero(correlation: Callable[[], float], left: np.ndarray, right: np.ndarr
     return 0.0 if np.ptp(left) == 0 or np.ptp(right) == 0 else correlation()
 
 
+def negative_mse(predicted: np.ndarray, labels: np.ndarray) -> float:
+    """Return the mean squared error times -1, so that higher is better as of every metric."""
+    return -float(np.mean((predicted - labels) ** 2))
+
+
 METRICS: Mapping[str, Metric] = {
     "accuracy": accuracy,
     "f1": f1,
     "macro_f1": macro_f1,
     "matthews": matthews,
+    "negative_mse": negative_mse,
     "pearson": pearson,
     "spearman": spearman,
 }

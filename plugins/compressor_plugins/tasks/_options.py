@@ -10,6 +10,8 @@ from pydantic import AfterValidator
 from compressor.errors import did_you_mean
 
 EXTENSIONS = (".parquet", ".csv", ".tsv", ".json", ".jsonl")
+TAGGED = (".conll", ".iob", ".bio", ".txt")
+"""Files with a word and its tag per line."""
 
 
 def missing(path: Path) -> str:
@@ -43,6 +45,10 @@ def _is_text(path: Path) -> Path:
     return is_file(path, (".txt", *EXTENSIONS))
 
 
+def _is_tagged(path: Path) -> Path:
+    return is_file(path, (*TAGGED, *EXTENSIONS))
+
+
 def is_file(path: Path, extensions: tuple[str, ...]) -> Path:
     """Return the path of a file that is there and ends in one of the extensions, ``~`` spelt out."""
     path = _exists(path)
@@ -57,4 +63,5 @@ def is_file(path: Path, extensions: tuple[str, ...]) -> Path:
 
 ExistingDirectory = Annotated[Path, AfterValidator(_is_directory)]
 TableFile = Annotated[Path, AfterValidator(_is_table)]
+TaggedFile = Annotated[Path, AfterValidator(_is_tagged)]
 TextFile = Annotated[Path, AfterValidator(_is_text)]

@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 from compressor.errors import InputError
 from compressor.plugin import Task, hookimpl
 from compressor.plugin.components import Head, Split
+from compressor_plugins.tasks._dataset import DatasetChoice
 from compressor_plugins.tasks._options import TextFile
 
 if TYPE_CHECKING:
@@ -44,16 +45,25 @@ class Embedding(Task):
     validation: TextFile | None = Field(
         default=None, description="File with held-out texts; default: a fifth of the others, chosen by hash."
     )
+    dataset: DatasetChoice | None = Field(
+        default=None,
+        description="Instead of a file: a data set's name on the hub or directory, or a mapping of path, name, revision, "
+        "train and validation (names of splits), streaming, train_rows and validation_rows.",
+    )
     text: str = Field(default="text", description="Column of the text, in files that have columns.")
-    pooling: Literal["mean", "cls"] = Field(
-        default="mean", description="How token vectors become one: their mean, or the first."
+    pooling: Literal["mean", "cls", "max"] = Field(
+        default="mean",
+        description="How token vectors become one: their mean, the first, or the largest of each coordinate.",
     )
     normalize: bool = Field(default=True, description="Scale embeddings to length 1, as cosine search does.")
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
-        if (self.corpus is None) == (self.train is None):
-            message = "expected texts from exactly one of 'train' (a file) and 'corpus' (python-docs)"
+        if [self.corpus, self.train, self.dataset].count(None) != 2:  # noqa: PLR2004 - the two that are not given
+            message = "expected texts from exactly one of 'train' (a file), 'dataset' and 'corpus' (python-docs)"
+            raise ValueError(message)
+        if self.dataset is not None and self.validation is not None:
+            message = "the dataset has a split of held-out texts: expected no file 'validation' beside it"
             raise ValueError(message)
         return self
 
@@ -84,10 +94,20 @@ class Embedding(Task):
             )
         return _files.tokenise(texts, tokenizer=tokenizer, max_length=self.max_length)
 
+    def pinned(self) -> Mapping[str, str]:
+        """Return the commit of a data set of the hub, where it is known."""
+        from compressor_plugins.tasks import _hub
+
+        return _hub.pinned(self.dataset) if self.dataset else {}
+
     def _texts(self, split: Split) -> list[str]:
+        from compressor_plugins.tasks import _files, _hub
         from compressor_plugins.tasks._embedding import hold_out, read_texts
         from compressor_plugins.tasks._python_docs import paragraphs
 
+        if self.dataset is not None:
+            rows, source = _hub.read(self.dataset, split)
+            return [text for text in _files.texts(rows, self.text, source=source, option="text") if text.strip()]
         if split == "validation" and self.validation is not None:
             return read_texts(self.validation, self.text)
         texts = list(paragraphs()) if self.train is None else read_texts(self.train, self.text)

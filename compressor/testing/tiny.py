@@ -1,12 +1,11 @@
-"""Tiny models, toy data and conformance assertions, for our tests and for those of plugin authors."""
+"""Tiny models of every family, a tokenizer, a batch, and the prunings that go wrong first."""
 
-# ruff: noqa: S101, S106 - assertions are what this module is for, and special tokens are no passwords
+# ruff: noqa: S106 - special tokens are no passwords
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -16,17 +15,14 @@ from transformers import (
     AutoModel,
     AutoModelForQuestionAnswering,
     AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
     PreTrainedTokenizerFast,
 )
 
-from compressor.model import checkpoint, depth, surgery
+from compressor.model import checkpoint
 from compressor.model.groups import PrunableGroup
 from compressor.model.masks import Masks
-from compressor.model.outputs import raw_output
-from compressor.model.runtime import open_session
-from compressor.plugin import ModelFamily
 from compressor.plugin.components import Head
-from compressor.verify.inference import call
 
 TEXT = "the a cat dog fish bird ate saw likes big small red good bad fast slow film plot very not is was"
 WORDS = tuple(TEXT.split())
@@ -39,8 +35,20 @@ SHAPE: Mapping[str, Any] = {
     "intermediate_size": 48,
     "max_position_embeddings": 160,
 }
+DEFAULTS: Mapping[str, Mapping[str, Any]] = {
+    "deberta-v2": {
+        "relative_attention": True,
+        "pos_att_type": ["c2p", "p2c"],
+        "share_att_key": True,
+        "position_buckets": 8,
+    },
+    "modernbert": {"local_attention": 8}
+    | dict.fromkeys(("bos_token_id", "eos_token_id", "cls_token_id", "sep_token_id")),
+}
+"""What else makes a tiny model one of its kind."""
 AUTO: Mapping[Head, Any] = {
     "sequence-classification": AutoModelForSequenceClassification,
+    "token-classification": AutoModelForTokenClassification,
     "question-answering": AutoModelForQuestionAnswering,
     "feature-extraction": AutoModel,
 }
@@ -71,7 +79,7 @@ def tiny_model(
         attention: implementation, ``"eager"`` or ``"sdpa"``; None = transformers' choice.
         shape: replacements for ``SHAPE``.
     """
-    sizes = {**SHAPE, **shape}
+    sizes = {**SHAPE, **DEFAULTS.get(model_type, {}), **shape}
     if model_type == "distilbert":
         sizes = {DISTILBERT_NAMES.get(name, name): size for name, size in sizes.items()}
     if model_type == "electra":
@@ -155,89 +163,3 @@ def example_masks(groups: Sequence[PrunableGroup], *, seed: int = 0) -> dict[str
         "no neurons": masks(every, lambda _: 0),
         "nothing": masks(lambda _: 0, lambda _: 0),
     }
-
-
-def assert_masked_equals_shrunk(
-    model: nn.Module, family: ModelFamily, masks: Masks, batch: Mapping[str, Tensor], *, tolerance: float = 1e-5
-) -> nn.Module:
-    """Assert that removing units gives what masking them gives, and return the shrunk model.
-
-    Args:
-        model: in eval mode; must come out unchanged.
-        family: the table under test.
-        masks: ``True`` = keep.
-        batch: inputs of the model, on its device.
-        tolerance: largest absolute difference of the outputs.
-    """
-    before = checkpoint.fingerprint(model)
-    with torch.no_grad(), surgery.masked(model, family.groups(model), masks.keep):
-        expected = raw_output(model, batch)
-    shrunk = surgery.shrink(model, family, masks)
-    with torch.no_grad():
-        torch.testing.assert_close(raw_output(shrunk, batch), expected, rtol=0, atol=tolerance)
-    for group in family.groups(shrunk):
-        assert group.units == int(masks.keep[group.name].sum()), f"{group.name}: the units are still there"
-    assert checkpoint.fingerprint(model) == before, "shrink changed the model it was given"
-    return shrunk
-
-
-def assert_skipped_equals_dropped(
-    model: nn.Module, family: ModelFamily, masks: Masks, batch: Mapping[str, Tensor], dropped: Sequence[int]
-) -> nn.Module:
-    """Assert that removing units and whole layers gives what masking and skipping gives; return the smaller model.
-
-    Args:
-        model: in eval mode; must come out unchanged.
-        family: the table under test.
-        masks: ``True`` = keep.
-        batch: inputs of the model, on its device.
-        dropped: numbers of layers.
-    """
-    tolerance = 1e-10 if next(model.parameters()).dtype == torch.float64 else 1e-5
-    before, groups = checkpoint.fingerprint(model), family.groups(model)
-    with torch.no_grad(), surgery.masked(model, groups, masks.keep), depth.skipped(model, groups, dropped):
-        expected = raw_output(model, batch)
-    smaller = surgery.shrink(model, family, masks, dropped_layers=dropped)
-    with torch.no_grad():
-        torch.testing.assert_close(raw_output(smaller, batch), expected, rtol=0, atol=tolerance)
-    left = len({group.index for group in groups}) - len(set(dropped))
-    assert len({group.index for group in family.groups(smaller)}) == left, "the layers are still there"
-    assert checkpoint.fingerprint(model) == before, "shrink changed the model it was given"
-    return smaller
-
-
-def assert_onnx_equals_torch(
-    path: Path, model: nn.Module, batch: Mapping[str, Tensor], *, tolerance: float = 1e-4
-) -> None:
-    """Assert that an exported file gives the model's output on a batch, by absolute difference."""
-    session = open_session(path)
-    inputs = {put.name: batch[put.name].cpu().numpy() for put in session.get_inputs()}
-    found = call(session, inputs)
-    with torch.no_grad():
-        expected = raw_output(model, {name: batch[name] for name in inputs}).cpu()
-    torch.testing.assert_close(torch.from_numpy(found), expected, rtol=0, atol=tolerance)
-
-
-def assert_family_conforms(family: ModelFamily, model_type: str, **shape: Any) -> None:
-    """Assert that a family's table is right for one model type: a plugin author's one-line test.
-
-    With a classification head, with one for question answering, and without: groups are unique and ordered, masking equals removal to 1e-5 for every
-    pruning of ``example_masks``, skipping a layer equals dropping it, and a saved model loads to exactly the same outputs.
-    """
-    assert model_type in family.model_types, f"{model_type} is not among {family.model_types}"
-    batch = tiny_batch(labels=False)
-    for head in AUTO:
-        model = tiny_model(model_type, head=head, num_labels=None if head == "feature-extraction" else 2, **shape)
-        groups = family.groups(model)
-        assert len({group.name for group in groups}) == len(groups) > 0, "group names must be unique"
-        order = [(group.index, group.kind == "ffn_neurons") for group in groups]
-        assert order == sorted(order), "expected groups from bottom to top, attention before FFN"
-        for masks in example_masks(groups).values():
-            shrunk = assert_masked_equals_shrunk(model, family, masks, batch)
-            with TemporaryDirectory() as directory:
-                checkpoint.save(shrunk, Path(directory))
-                loaded = checkpoint.load(Path(directory), {model_type: family})
-            with torch.no_grad():
-                assert torch.equal(raw_output(loaded, batch), raw_output(shrunk, batch)), "loading changed the outputs"
-        for layer in {group.index for group in groups} if groups[-1].index else ():
-            assert_skipped_equals_dropped(model, family, example_masks(groups)["ragged"], batch, (layer,))

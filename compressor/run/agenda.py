@@ -1,0 +1,214 @@
+"""What a sweep has to do: every point is checked against its model and rows first, what is done already is found."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from compressor.errors import CompressorError, InputError, RecipeError, SetupError
+from compressor.model import max_positions
+from compressor.recipe.sweep import Point
+from compressor.run.documents import REPORT
+from compressor.run.fingerprints import stage_fingerprints
+from compressor.run.journal import Journal, link
+from compressor.run.kept import FILE, Kept
+from compressor.run.load import open_session
+from compressor.run.points import SHARED, Failure, Job, Member, PointJob, PruneJob, Site
+from compressor.run.preflight import check_lengths, check_method, check_training, trainings, trains_head
+from compressor.run.workplace import log_file
+
+Fingerprints = Mapping[str, tuple[str, ...]]
+"""Of every stage of every point, by its name."""
+
+
+@dataclass(frozen=True)
+class Agenda:
+    """The jobs of a sweep.
+
+    Attributes:
+        prunings: to do before the points that take them.
+        points: of all points, by name.
+        left: names of those that are not finished.
+        fingerprints: of their stages.
+    """
+
+    prunings: tuple[PruneJob, ...]
+    points: Mapping[str, PointJob]
+    left: frozenset[str]
+    fingerprints: Fingerprints
+
+    @property
+    def jobs(self) -> list[Job]:
+        """What is left to do, in an order in which it can be done."""
+        return [*self.prunings, *(job for name, job in self.points.items() if name in self.left)]
+
+    def spread(self, failures: Mapping[str, Failure]) -> dict[str, Failure]:
+        """Return failures of prunings as those of every point that takes them."""
+        first = {self.fingerprints[name][0]: failure for name, failure in failures.items()}
+        return {name: first[self.fingerprints[name][0]] for name in self.points if self.fingerprints[name][0] in first}
+
+
+def agenda(site: Site) -> Agenda:
+    """Check all points, find what is done already, here or in an unfinished sweep of other points, and plan the rest.
+
+    Raises:
+        CompressorError: points cannot be run with their models and rows; all of them are named.
+    """
+    with log_file(site.work / "logs" / "run.log", site.conditions.announce):
+        fingerprints = _checked(site)
+        left = frozenset(point.name for point in site.plan.points if not _is_finished(site, point, fingerprints))
+        kept = dict(_places(site, fingerprints))
+        prunings = tuple(_prunings(site, fingerprints, left, kept))
+    supplied = {member.fingerprint: job.name for job in prunings for member in job.members}
+    points: dict[str, PointJob] = {}
+    for number, point in enumerate(site.plan.points):
+        mine = fingerprints[point.name]
+        place, tables = kept.get(mine[0], (None, None))
+        after = {supplied[mine[0]]} if mine[0] in supplied else set()
+        for other in site.plan.points[:number]:
+            if other.name in left and _common(mine, fingerprints[other.name]) > (place is not None):
+                after.add(other.name)
+                break
+        points[point.name] = PointJob(point.name, place, tables, frozenset(after))
+    return Agenda(prunings, points, left, fingerprints)
+
+
+def _checked(site: Site) -> dict[str, tuple[str, ...]]:
+    """Return the fingerprints of all points; what the last of them cannot use is said before the first one runs.
+
+    A model and its rows are loaded once for all points that have the same.
+    """
+    alike: dict[str, list[Point]] = {}
+    for point in site.plan.points:
+        alike.setdefault(_inputs(point), []).append(point)
+    found: dict[str, tuple[str, ...]] = {}
+    errors: list[CompressorError] = []
+    for points in alike.values():
+        plan, others = points[0].plan, f" and {len(points) - 1} more" * (len(points) > 1)
+        site.conditions.tell(f"check {points[0].call}{others}: load {plan.recipe.model} on {site.conditions.device}")
+        try:
+            session = open_session(plan, site.conditions.registry, site.work, site.conditions.device)
+        except CompressorError as error:
+            errors.append(error)
+            continue
+        for point in points:
+            try:
+                check_lengths(point.plan, max_positions(session.model))
+                check_training(point.plan, site.conditions.device)
+                check_method(point.plan, session)
+                found[point.name] = stage_fingerprints(replace(session, plan=point.plan), site.conditions.registry)
+            except CompressorError as error:
+                errors.append(error)
+    if errors:
+        raise _together(errors)
+    return found
+
+
+def _inputs(point: Point) -> str:
+    """Return what decides what is loaded."""
+    plan, resolved = point.plan, point.plan.resolved()
+    named = {name: resolved[name] for name in ("model", "revision", "task", "calibration", "seed")}
+    validates = any(step.verb in {"quantize", "verify"} for step in plan.steps)
+    return json.dumps([named, trains_head(plan), any(trainings(plan)), validates], sort_keys=True)
+
+
+def _together(errors: Sequence[CompressorError]) -> CompressorError:
+    """Return one error that says what all of them say."""
+    first = next((error for error in errors if isinstance(error, SetupError)), errors[0])
+    if len({str(error) for error in errors}) == 1 or isinstance(first, SetupError):
+        return first
+    if all(isinstance(error, RecipeError) for error in errors):
+        return RecipeError(
+            dict.fromkeys(p for error in errors if isinstance(error, RecipeError) for p in error.problems)
+        )
+    return InputError("\n".join(dict.fromkeys(str(error) for error in errors)))
+
+
+def _is_finished(site: Site, point: Point, fingerprints: Fingerprints) -> bool:
+    """Tell whether a point is done; what is there of another model, other rows or versions is removed."""
+    journal = Journal(site.work / point.name, point.plan.steps, fingerprints[point.name])
+    if _is_done(journal):
+        return True
+    if journal.run_dir.exists():
+        site.conditions.tell(f"{point.name} was finished before, with other inputs, and is done again")
+        shutil.rmtree(journal.run_dir)
+    for place in site.elsewhere:
+        for report in sorted(place.glob(f"*/{REPORT}")):
+            other = replace(journal, run_dir=report.parent)
+            if _digest(report) == point.plan.digest and _is_done(other) and not any(map(other.damaged, other.steps)):
+                site.conditions.tell(f"{point.name} is taken over from {place.name}")
+                _linked(other.run_dir, journal.run_dir)
+                return True
+    return False
+
+
+def _is_done(journal: Journal) -> bool:
+    return (journal.run_dir / REPORT).is_file() and all(journal.finished(step) for step in journal.steps)
+
+
+def _digest(report: Path) -> str:
+    try:
+        return str(json.loads(report.read_text(encoding="utf-8"))["recipe"]["digest"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
+
+
+def _linked(source: Path, place: Path) -> None:
+    """Make a finished directory appear under another name, by one rename."""
+    draft = place.with_name(f"{place.name}.tmp")
+    shutil.rmtree(draft, ignore_errors=True)
+    shutil.copytree(source, draft, copy_function=link)
+    draft.replace(place)
+
+
+def _places(site: Site, fingerprints: Fingerprints) -> Iterator[tuple[str, tuple[Path, Path]]]:
+    """Yield where prunings that are done together are kept, and where their latency tables are, by fingerprint."""
+    seen: set[str] = set()
+    for number, family in enumerate(site.plan.families, 1):
+        for point in family:
+            first = fingerprints[point.name][0]
+            if first not in seen:
+                seen.add(first)
+                yield first, (site.work / SHARED / point.name, site.work / SHARED / f"family-{number}")
+
+
+def _prunings(
+    site: Site, fingerprints: Fingerprints, left: frozenset[str], kept: Mapping[str, tuple[Path, Path]]
+) -> Iterator[PruneJob]:
+    """Yield a job for every family of which prunings are missing; what several families need, the first one does."""
+    done: set[str] = set()
+    for number, family in enumerate(site.plan.families, 1):
+        members = []
+        for point in family:
+            first = fingerprints[point.name][0]
+            if point.name in left and first not in done:
+                done.add(first)
+                member = Member(point.name, first, kept[first][0])
+                if not _is_kept(site, member):
+                    members.append(member)
+        if members:
+            yield PruneJob(f"family-{number}", tuple(members), tuple(point.name for point in family))
+
+
+def _is_kept(site: Site, member: Member) -> bool:
+    """Tell whether a pruning is done already, in this sweep or in an unfinished one of other points."""
+    if Kept(member.kept).load(member.fingerprint) is not None:
+        return True
+    for place in site.elsewhere:
+        for file in sorted(place.glob(f"{SHARED}/*/{FILE}")):
+            if Kept(file.parent).load(member.fingerprint) is not None:
+                shutil.rmtree(member.kept, ignore_errors=True)
+                member.kept.parent.mkdir(exist_ok=True)
+                _linked(file.parent, member.kept)
+                return True
+    return False
+
+
+def _common(one: Sequence[str], other: Sequence[str]) -> int:
+    """Return how many leading stages are the same."""
+    return next(
+        (n for n, pair in enumerate(zip(one, other, strict=False)) if pair[0] != pair[1]), min(len(one), len(other))
+    )

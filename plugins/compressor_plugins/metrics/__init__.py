@@ -1,0 +1,1 @@
+"""First-party metrics that tasks do not have themselves."""

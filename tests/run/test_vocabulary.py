@@ -1,0 +1,379 @@
+"""Whole runs that trim the vocabulary: what is served is what the report says, alone and together with other steps."""
+
+# ruff: noqa: S106 - special tokens are no passwords
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from click.testing import CliRunner
+from onnx import TensorProto, helper, numpy_helper
+from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer, PreTrainedTokenizerFast
+
+import compressor
+from compressor.cli import main
+from compressor.errors import InputError, RecipeError
+from compressor.model import checkpoint
+from compressor.model.artifact import Artifact
+from compressor.model.outputs import raw_output
+from compressor.plugin import Component, Quantizer, Registry, hookimpl
+from compressor.recipe.lock import read_lock
+from compressor.run.pipeline import Finished
+from compressor.testing import SHAPE, SPECIALS, WORDS, tiny_model
+from tests import lookup
+from tests.plugins.test_vocabulary import KINDS, LANGUAGES
+from tests.run.conftest import run_recipe
+from tests.run.test_pipeline import Interrupting
+from tests.toys import squad_recipe, toy_recipe
+
+PIECES = [*"abcdefghijklmnopqrstuvwxyz", *(f"##{letter}" for letter in "abcdefghijklmnopqrstuvwxyz"), "##og", "fi"]
+SEEN = ["the", "a", "cat", "dog", "fish", "bird", "ate", "saw", "likes", "big", "small", "red", "good", "bad"]
+TRIM = {"prune": {"method": "vocabulary", "positions": 40}}
+VERIFY = {"verify": {"sequence": 16, "rounds": 3, "gates": {"size": 0.999}}}
+
+
+def wordpiece_tokenizer() -> PreTrainedTokenizerFast:
+    """Build a tokenizer that has the toys' words, and letters to cut others into; the special tokens stand behind some."""
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+
+    names = [SPECIALS[0], "zebra", *SPECIALS[1:], *PIECES, *WORDS]
+    vocabulary = {name: number for number, name in enumerate(names)}
+    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer()
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    frame = [(name, vocabulary[name]) for name in ("[CLS]", "[SEP]")]
+    pair = "[CLS] $A [SEP] $B:1 [SEP]:1"
+    tokenizer.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", pair=pair, special_tokens=frame)
+    special = dict(zip(("pad", "unk", "cls", "sep", "mask"), SPECIALS, strict=True))
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        model_max_length=160,
+        **{f"{name}_token": token for name, token in special.items()},
+    )
+
+
+def trimmed_recipe(directory: Path, **changes: Any) -> Path:
+    """Write a toy recipe whose train rows have only a part of the words that its validation rows have."""
+    path = toy_recipe(directory, **changes)
+    wordpiece_tokenizer().save_pretrained(directory / "checkpoint")
+    (directory / "checkpoint" / "vocab.txt").write_text(
+        "".join(f"{name}\n" for name in wordpiece_tokenizer().convert_ids_to_tokens(list(range(85))) if name)
+    )
+    with (directory / "train.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    for row in rows:
+        row["text"] = " ".join(word for word in row["text"].split() if word in SEEN) or "the cat"
+    with (directory / "train.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, ["text", "label"])
+        writer.writeheader()
+        writer.writerows(rows)
+    return path
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _hurried() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        lookup.hurry(patch)
+        yield
+
+
+@pytest.fixture(scope="module")
+def trimmed(tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    directory = tmp_path_factory.mktemp("trimmed")
+    return run_recipe(trimmed_recipe(directory, steps=[TRIM, {"export": {}}, VERIFY]), directory / "out")
+
+
+def with_lookup(*plugins: object) -> Registry:
+    registry = Registry.load()
+    for number, plugin in enumerate((lookup, *plugins)):
+        registry.register(plugin, f"test-{number}")
+    return registry
+
+
+def validation(directory: Path) -> tuple[list[str], list[int]]:
+    with (directory.parent / "validation.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    return [row["text"] for row in rows], [int(row["label"]) for row in rows]
+
+
+def test_the_served_tokenizer_and_file_give_what_the_report_says(trimmed: Finished):
+    texts, labels = validation(trimmed.directory)
+    tokenizer = AutoTokenizer.from_pretrained(trimmed.directory)
+    assert tokenizer.model_max_length == 40
+    session = onnxruntime.InferenceSession(str(trimmed.directory / "model.onnx"))
+    wanted = {given.name for given in session.get_inputs()}
+    right = []
+    for text, label in zip(texts, labels, strict=True):
+        encoded = tokenizer([text], truncation=True, max_length=32, return_tensors="np", return_token_type_ids=True)
+        (logits,) = session.run(None, {name: encoded[name] for name in wanted})
+        right.append(int(logits.argmax()) == label)
+    assert trimmed.report["quality"]["compressed"]["accuracy"] == pytest.approx(np.mean(right))
+
+
+def test_the_report_says_which_rows_are_cut_as_before(trimmed: Finished):
+    found = trimmed.report["vocabulary"]
+    texts, _ = validation(trimmed.directory)
+    known = [set(text.split()) <= set(SEEN) for text in texts]
+    assert 0 < np.mean(known) < 1
+    assert found["coverage"]["validation"] == pytest.approx(np.mean(known))
+    assert found["coverage"]["train"] == found["coverage"]["calibration"] == 1
+    tokens = len(SPECIALS) + len(PIECES) - 2 + len(SEEN) - SEEN.count("a")
+    assert found["tokens"] == {"dense": 128, "compressed": tokens}
+    assert found["positions"] == {"dense": 160, "compressed": 40}
+    assert found["proof"] == {"rows": 8, "max_abs_diff": 0.0}
+    assert found["unknown"]["validation"] == {"before": 0.0, "after": 0.0}
+    card = (trimmed.directory / "README.md").read_text()
+    assert "## Vocabulary" in card
+    assert "of the validation rows are cut into the same tokens as before" in card
+
+
+def test_what_is_left_is_a_plain_checkpoint(trimmed: Finished):
+    texts, _ = validation(trimmed.directory)
+    source = trimmed.directory.parent / "checkpoint"
+    plain = AutoModelForSequenceClassification.from_pretrained(trimmed.directory).eval()
+    whole = AutoModelForSequenceClassification.from_pretrained(source).eval()
+    old, new = (AutoTokenizer.from_pretrained(place) for place in (source, trimmed.directory))
+    for text in texts:
+        batch = new([text], return_tensors="pt")
+        with torch.no_grad():
+            found = raw_output(plain, batch)
+            assert torch.equal(found, raw_output(compressor.load(trimmed.directory), batch))
+            if set(text.split()) <= set(SEEN):
+                assert torch.equal(found, raw_output(whole, old([text], return_tensors="pt")))
+    lines = (trimmed.directory / "vocab.txt").read_text().splitlines()
+    assert lines == new.convert_ids_to_tokens(list(range(len(new))))
+
+
+def test_verify_again_reads_both_tokenizers(trimmed: Finished):
+    found = CliRunner().invoke(main, ["verify", str(trimmed.directory), "--json"], catch_exceptions=False)
+    again = json.loads(found.stdout)
+    assert again["quality"]["compressed"] == trimmed.report["quality"]["compressed"]
+    assert again["quality"]["dense"] == trimmed.report["quality"]["dense"]
+
+
+LOOKED_UP = [TRIM, {"export": "lookup"}, {"verify": {"sequence": 16, "rounds": 3}}]
+
+
+def files(directory: Path) -> dict[str, bytes]:
+    names = ("model.safetensors", "config.json", "model.onnx", "tokenizer.json", "tokenizer_config.json", "vocab.txt")
+    return {name: (directory / name).read_bytes() for name in names}
+
+
+def test_a_killed_run_resumes_to_the_same_files_and_figures(tmp_path: Path):
+    recipe = trimmed_recipe(tmp_path, steps=LOOKED_UP)
+    whole = run_recipe(recipe, tmp_path / "whole", registry=with_lookup())
+    with pytest.raises(KeyboardInterrupt):
+        run_recipe(recipe, tmp_path / "killed", registry=with_lookup(Interrupting("verify")))
+    second = Interrupting("nothing")
+    resumed = run_recipe(recipe, tmp_path / "killed", registry=with_lookup(second))
+    assert second.calls == ["verify"]
+    assert files(resumed.directory) == files(whole.directory)
+    for figure in ("quality", "vocabulary"):
+        assert resumed.report[figure] == whole.report[figure]
+
+
+def test_a_damaged_tokenizer_of_a_stage_is_made_again(tmp_path: Path):
+    recipe = trimmed_recipe(tmp_path, steps=LOOKED_UP)
+    with pytest.raises(KeyboardInterrupt):
+        run_recipe(recipe, tmp_path / "out", registry=with_lookup(Interrupting("verify")))
+    (damaged,) = tmp_path.glob("out.partial-*/stages/01-prune/tokenizer/tokenizer.json")
+    damaged.write_text("{}")
+    second = Interrupting("nothing")
+    run_recipe(recipe, tmp_path / "out", registry=with_lookup(second))
+    assert second.calls == ["prune", "export", "verify"]
+
+
+def test_a_replay_makes_the_same_bytes_and_refuses_another_corpus(tmp_path: Path):
+    corpus = tmp_path / "corpus.txt"
+    corpus.write_text("the plot was not slow\n")
+    steps = [{"prune": {"method": "vocabulary", "corpus": str(corpus), "keep": ["film"]}}, {"export": "lookup"}]
+    first = run_recipe(trimmed_recipe(tmp_path, steps=steps), tmp_path / "out", registry=with_lookup())
+    kept = set((first.directory / "vocab.txt").read_text().split())
+    assert {"plot", "was", "not", "slow", "film"} <= kept
+    assert not {"zebra", "very", "fast"} & kept
+    lock = first.directory / "recipe.lock.yaml"
+    again = run_recipe(lock, tmp_path / "again", registry=with_lookup(), locked=read_lock(lock))
+    assert again.reproduced
+    assert files(again.directory) == files(first.directory)
+    corpus.write_text("the plot was very slow\n")
+    with pytest.raises(InputError, match="named_files_sha256"):
+        run_recipe(lock, tmp_path / "other", registry=with_lookup(), locked=read_lock(lock))
+
+
+def test_later_steps_work_on_the_new_ids(tmp_path: Path):
+    steps = [
+        {"prune": {"method": "vocabulary", "target": {"vocabulary": 0.95}}},
+        {"prune": {"method": "fisher", "target": {"macs": 0.6}}},
+        {"train": {"max_steps": 2, "batch_size": 8, "losses": ["distillation", "hidden"]}},
+        {"export": "lookup"},
+        {"verify": {"sequence": 16, "rounds": 3}},
+    ]
+    done = run_recipe(trimmed_recipe(tmp_path, steps=steps), tmp_path / "out", registry=with_lookup())
+    model: Any = compressor.load(done.directory)
+    assert model.config.vocab_size == done.report["vocabulary"]["tokens"]["compressed"] < 85
+    assert model.config.pruned_shapes
+    assert done.report["model"]["parameters"]["dense"] == sum(p.numel() for p in tiny_model().parameters())
+    assert done.report["quality"]["rows"] == 40
+
+
+def test_trimmed_twice_and_after_another_pruning_still_compares_with_the_dense_model(tmp_path: Path):
+    steps = [
+        {"prune": {"method": "fisher", "target": {"macs": 0.6}}},
+        TRIM,
+        {"prune": {"method": "vocabulary", "keep_alphabet": False}},
+        {"export": "lookup"},
+        {"verify": {"sequence": 16, "rounds": 3}},
+    ]
+    done = run_recipe(trimmed_recipe(tmp_path, steps=steps), tmp_path / "out", registry=with_lookup())
+    found = done.report["vocabulary"]
+    assert found["tokens"] == {"dense": 128, "compressed": len(SPECIALS) + len(SEEN)}
+    assert found["unknown"]["validation"]["after"] > found["unknown"]["validation"]["before"] == 0
+    assert len(list(done.directory.glob("stages/*/dense-tokenizer"))) == 1
+    rows = done.report["quality"]["dense"]["accuracy"] * 40
+    assert rows == pytest.approx(round(rows))
+
+
+def test_questions_whose_windows_are_cut_differently_are_compared_by_question(tmp_path: Path):
+    steps = [{"prune": {"method": "vocabulary"}}, {"export": "lookup-spans"}, {"verify": {"sequence": 16, "rounds": 3}}]
+    recipe = squad_recipe(tmp_path, steps=steps)
+    wordpiece_tokenizer().save_pretrained(tmp_path / "answers")
+    train = json.loads((tmp_path / "answers" / "train.json").read_text())
+    for row in train:
+        row.update(question="the cat", context="a big dog", answers={"text": ["dog"], "answer_start": [6]})
+    (tmp_path / "answers" / "train.json").write_text(json.dumps(train))
+    done = run_recipe(recipe, tmp_path / "out", registry=with_lookup(SimpleNamespace(compressor_components=spans)))
+    assert 0 <= done.report["vocabulary"]["coverage"]["validation"] < 1
+    assert done.report["quality"]["rows"] == 40
+    assert done.report["quality"]["kl"] is None, "logits of other tokens"
+
+
+class LookupSpans(lookup.Lookup):
+    """Gives the start and the end logit of every token."""
+
+    name = "lookup-spans"
+
+    def export(
+        self, model: Any, path: Path, *, input_names: tuple[str, ...], output_names: tuple[str, ...]
+    ) -> Artifact:
+        """Write the file."""
+        table = model.get_input_embeddings().weight.detach().cpu().numpy()
+        tables = [helper.make_node("Gather", [f"table{n}", "input_ids"], [name]) for n, name in enumerate(output_names)]
+        tokens: Any = [helper.make_tensor_value_info(name, TensorProto.INT64, ["b", "s"]) for name in input_names]
+        logits = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["b", "s"]) for name in output_names]
+        constants = [numpy_helper.from_array(table[:, n], f"table{n}") for n in range(2)]
+        graph = helper.make_graph(tables, "spans", tokens, logits, constants)
+        proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+        onnx.save_model(proto, str(path))
+        return Artifact(path, "onnx", 20, input_names, output_names, path.stat().st_size, 0.0)
+
+
+class Recorder(Quantizer):
+    """Writes the largest token id of every batch beside a copy of the file."""
+
+    name = "recorder"
+
+    def quantize(self, artifact: Artifact, data: Any, path: Path) -> Artifact:
+        """Copy the file."""
+        largest = [int(batch["input_ids"].max()) for batch in data.batches()]
+        shutil.copyfile(artifact.path, path)
+        path.with_suffix(".json").write_text(json.dumps([*largest, data.drop(path, samples=8)]))
+        return replace(artifact, path=path)
+
+
+@hookimpl
+def spans() -> Iterable[type[Component]]:
+    yield LookupSpans
+    yield Recorder
+
+
+def test_each_model_is_quantised_with_rows_in_its_own_ids(tmp_path: Path):
+    steps = [
+        {"prune": {"method": "vocabulary", "keep_alphabet": False}},
+        {"export": "lookup"},
+        {"quantize": "recorder"},
+    ]
+    registry = with_lookup(SimpleNamespace(compressor_components=spans))
+    done = run_recipe(trimmed_recipe(tmp_path, steps=steps), tmp_path / "out", registry=registry)
+    stage = done.directory / "stages" / "03-quantize"
+    whole, small = (json.loads((stage / f"{name}_int8.json").read_text()) for name in ("dense", "model"))
+    ids = wordpiece_tokenizer().convert_tokens_to_ids(SEEN)
+    assert max(whole[:-1]) == max(ids)
+    assert max(small[:-1]) == len(SPECIALS) + len(SEEN) - 1
+    assert whole[-1] == small[-1] == 0
+
+
+@pytest.mark.parametrize(
+    ("model_type", "kind", "kept"),
+    [("xlm-roberta", "unigram", "XLMRobertaTokenizer"), ("roberta", "byte-level", "RobertaTokenizer")],
+)
+def test_multilingual_and_byte_tokenizers_are_served_as_they_are_written(
+    model_type: str, kind: str, kept: str, tmp_path: Path
+):
+    recipe = toy_recipe(
+        tmp_path, model_type=model_type, steps=[TRIM, {"export": "lookup"}, {"verify": {"sequence": 16, "rounds": 3}}]
+    )
+    backend = KINDS[kind]()
+    special = {"bos": "<s>", "eos": "</s>", "cls": "<s>", "sep": "</s>", "pad": "<pad>", "unk": "<unk>"}
+    backend.add_special_tokens(["<mask>"])
+    checkpoint.save(offset_model(model_type, backend.get_vocab_size()), tmp_path / "checkpoint")
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        model_max_length=150,
+        mask_token="<mask>",
+        **{f"{k}_token": v for k, v in special.items()},
+    )
+    tokenizer.save_pretrained(tmp_path / "checkpoint")
+    settings = json.loads((tmp_path / "checkpoint" / "tokenizer_config.json").read_text())
+    (tmp_path / "checkpoint" / "tokenizer_config.json").write_text(json.dumps({**settings, "tokenizer_class": kept}))
+    for name, languages in (("train", LANGUAGES[:2]), ("validation", LANGUAGES)):
+        rows = [{"text": text[: 20 * n], "label": n % 2} for text in languages for n in range(1, 5)]
+        (tmp_path / f"{name}.csv").write_text(
+            "text,label\n" + "".join(f"{row['text']},{row['label']}\n" for row in rows)
+        )
+    done = run_recipe(recipe, tmp_path / "out", registry=with_lookup())
+    found = done.report["vocabulary"]
+    assert found["coverage"]["train"] == found["coverage"]["calibration"] == 1
+    assert 0.3 < found["coverage"]["validation"] < 1
+    assert found["tokens"]["compressed"] < found["tokens"]["dense"]
+    assert found["positions"]["compressed"] == 40
+    served = AutoTokenizer.from_pretrained(done.directory)
+    config = json.loads((done.directory / "config.json").read_text())
+    assert (served.pad_token_id, config["pad_token_id"], config["max_position_embeddings"]) == (1, 1, 42)
+    assert served.mask_token_id == len(served) - 1 == found["tokens"]["compressed"] - 1
+    source = AutoTokenizer.from_pretrained(tmp_path / "checkpoint")
+    for text in LANGUAGES[:2]:
+        assert served.tokenize(text[:20]) == source.tokenize(text[:20])
+    if kind == "byte-level":
+        text = LANGUAGES[4][:6]
+        assert served.decode(served(text)["input_ids"], skip_special_tokens=True) == text
+
+
+def offset_model(model_type: str, tokens: int) -> Any:
+    """Build a tiny model that counts positions from its padding, as RoBERTa's real checkpoints do."""
+    sizes = {**SHAPE, "vocab_size": tokens}
+    config = AutoConfig.for_model(model_type, pad_token_id=1, bos_token_id=0, eos_token_id=2, num_labels=2, **sizes)
+    torch.manual_seed(0)
+    return AutoModelForSequenceClassification.from_config(config).eval()
+
+
+def test_positions_shorter_than_what_is_read_are_refused_before_anything_runs(tmp_path: Path):
+    steps = [{"prune": {"method": "vocabulary", "positions": 31}}, {"export": "lookup"}]
+    with pytest.raises(RecipeError, match=r"at least task.max_length, 32; got 31"):
+        run_recipe(trimmed_recipe(tmp_path, steps=steps), tmp_path / "out", registry=with_lookup())
+    steps = [TRIM, {"export": "lookup"}, {"verify": {"sequence": 41}}]
+    with pytest.raises(
+        RecipeError, match=r"at most 40 tokens, the positions that the model has or is left with; got 41"
+    ):
+        run_recipe(trimmed_recipe(tmp_path, steps=steps), tmp_path / "out", registry=with_lookup())
