@@ -87,13 +87,12 @@ def read_pooling(directory: Path) -> Pooling | str:
         path = directory / modules[1]["path"] / "config.json"
         config = json.loads(path.read_text(encoding="utf-8"))
         named = config.get("pooling_mode")  # one name, in later versions
-        marks: dict[str, Any] = (
-            {} if named else {"pooling_mode_mean_tokens": True, **config}
-        )  # what a file leaves out is the mean
-        asked = [name for name, on in marks.items() if name.startswith("pooling_mode_") and on] or [named]
+        marks: dict[str, Any] = {"pooling_mode_mean_tokens": True, **config}  # what a file leaves out is the mean
+        asked = [named] if named else [name for name, on in marks.items() if name.startswith("pooling_mode_") and on]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{path}: expected what sentence-transformers writes: {error!r}") from error
-    known = {**MODES, **{mode: mode for mode in MODES.values()}}
-    if len(asked) != 1 or str(asked[0]) not in known:
+    found = str(asked[0]) if len(asked) == 1 else ""
+    mode = next((mode for name, mode in MODES.items() if found in {name, mode}), None)
+    if mode is None:
         return f"the pooling {' + '.join(map(str, asked))}"
-    return Pooling(known[str(asked[0])], PARTS[2] in kinds)
+    return Pooling(mode, PARTS[2] in kinds)

@@ -98,7 +98,9 @@ def _required(requirement: Requirement, error: str) -> Finding:
 
 
 def runtimes(said: Mapping[str, Mapping[str, Any]]) -> Iterator[Finding]:
-    """Yield onnxruntime, of which there must be one flavour, and its execution providers."""
+    """Yield onnxruntime, of which there must be one flavour, its execution providers, and OpenVINO where it is."""
+    if found := _version("openvino"):
+        yield Finding("openvino", "ok", found)
     flavours, answer = installed_flavours(), said.get("onnxruntime", {})
     if len(flavours) > 1:
         both = f"both {' and '.join(flavours)} are installed; their files overwrite each other"
