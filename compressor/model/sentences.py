@@ -91,7 +91,7 @@ def read_pooling(directory: Path) -> Pooling | str:
         asked = [name for name, on in marks.items() if name.startswith("pooling_mode_") and on] or [named]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{path}: expected what sentence-transformers writes: {error!r}") from error
-    known = {**MODES, **{mode: mode for mode in MODES.values()}}
+    known: dict[str, Mode] = {**MODES, **{str(mode): mode for mode in MODES.values()}}
     if len(asked) != 1 or str(asked[0]) not in known:
         return f"the pooling {' + '.join(map(str, asked))}"
     return Pooling(known[str(asked[0])], PARTS[2] in kinds)
