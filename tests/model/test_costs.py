@@ -43,7 +43,9 @@ def counted_macs(model: torch.nn.Module, layers: str, length: int) -> int:
 def test_encoder_macs_equal_what_torch_counts(model_type: str, length: int) -> None:
     model, family = tiny_model(model_type, num_hidden_layers=1), FAMILIES[model_type]
     layer = family.groups(model)[0].layer
-    assert encoder_macs(model, family.groups(model), length) == counted_macs(model, layer, length)
+    # transformers 4.57 makes the angles of rotary embeddings (half a head's width of them) in every layer anew.
+    angles = 4 * length * any("rotary_emb" in name for name, _ in model.get_submodule(layer).named_modules())
+    assert encoder_macs(model, family.groups(model), length) == counted_macs(model, layer, length) - angles
 
 
 @pytest.mark.parametrize("options", [{}, {"share_att_key": False}, {"share_att_key": False, "pos_att_type": ["c2p"]}])

@@ -95,6 +95,21 @@ def test_weights_are_cut_and_sizes_in_the_graph_scaled():
     assert sizes.tolist() == [0, -1, 3, 5]
 
 
+@pytest.mark.parametrize("parts", [2, 3])
+def test_fused_weights_are_cut_in_each_of_their_parts(parts: int):
+    """A gated FFN's halves, or query, key and value: the leading columns of each stay."""
+
+    def left(count: int) -> onnx.ModelProto:
+        made = graph(12, size=count)
+        whole = onnx.numpy_helper.to_array(made.graph.initializer[0])
+        cut = whole[:, np.arange(12).reshape(parts, -1)[:, :count].ravel()]
+        made.graph.initializer[0].CopyFrom(onnx.numpy_helper.from_array(cut, "w"))
+        return made
+
+    made = GraphTemplate.between(left(12 // parts), 12 // parts, smaller=left(2), reference=2).at(3)
+    assert made.graph.initializer[0] == left(3).graph.initializer[0]
+
+
 @pytest.mark.parametrize(
     "other", [graph(6, size=2, operator="Neg"), graph(6, size=2, value=2.0), graph(6, size=3), graph(5, size=2)]
 )
