@@ -29,8 +29,11 @@ from compressor.model import checkpoint
 from compressor.model.artifact import Artifact
 from compressor.model.outputs import raw_output
 from compressor.plugin import Component, Quantizer, Registry, hookimpl
+from compressor.recipe.loader import load_recipe
 from compressor.recipe.lock import read_lock
-from compressor.run.pipeline import Finished
+from compressor.recipe.sweep import compile_sweep
+from compressor.run.pipeline import Conditions, Finished
+from compressor.run.sweep import run_sweep
 from compressor.testing import SHAPE, SPECIALS, WORDS, tiny_model
 from tests import lookup
 from tests.plugins.test_vocabulary import KINDS, LANGUAGES
@@ -366,6 +369,18 @@ def offset_model(model_type: str, tokens: int) -> Any:
     config = AutoConfig.for_model(model_type, pad_token_id=1, bos_token_id=0, eos_token_id=2, num_labels=2, **sizes)
     torch.manual_seed(0)
     return AutoModelForSequenceClassification.from_config(config).eval()
+
+
+def test_points_of_a_sweep_have_tokenizers_of_their_own(tmp_path: Path):
+    method = {"method": "vocabulary", "keep_alphabet": False, "target": {"vocabulary": [0.2, 0.1]}}
+    registry = Registry.load()
+    plan = compile_sweep(load_recipe(trimmed_recipe(tmp_path, steps=[{"prune": method}])), registry)
+    run_sweep(plan, tmp_path / "family", Conditions(registry, torch.device("cpu")))
+    known = len(wordpiece_tokenizer())
+    for share in (0.2, 0.1):
+        (point,) = (tmp_path / "family").glob(f"*{share}")
+        served: Any = AutoTokenizer.from_pretrained(point)
+        assert len(served) == compressor.load(point).config.vocab_size <= share * known < len(served) + 1
 
 
 def test_positions_shorter_than_what_is_read_are_refused_before_anything_runs(tmp_path: Path):
