@@ -14,6 +14,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from compressor.cli import main
+from compressor.run import again
 from compressor.verify.comparison import comparison
 from compressor.verify.pareto import failed_row, family
 from compressor.verify.report import SCHEMA_VERSION, write_report
@@ -148,6 +149,21 @@ def test_what_cannot_be_compared_ends_with_2(
     result = compress(*arguments)
     assert (result.exit_code, result.stdout) == (2, "")
     assert message in result.stderr
+
+
+def test_latency_times_all_of_them_again_at_the_first_ones_shapes(runs: list[Path], monkeypatch: pytest.MonkeyPatch):
+    asked: list[Any] = []
+
+    def bench(models: list[Path], options: Any) -> dict[str, Any]:
+        asked.append((models, options.batch, options.sequence, options.threads))
+        return {"latency": [latency("dense.onnx", 1.0), latency("alone", 0.4)]}
+
+    monkeypatch.setattr(again, "bench_files", bench)
+    monkeypatch.setattr(again, "dense_files", lambda place: [place / "dense.onnx"])
+    found = json.loads(compress(*runs, "--latency", "--json").stdout)
+    assert asked == [([runs[0] / "dense.onnx", runs[0], runs[1] / "macs-0.6"], (1,), (128,), (1,))]
+    assert [row["ratio"]["value"] for row in found["latency"]] == [1.0, 0.4]
+    assert [row["name"] for row in found["rows"]][:2] == ["dense", "alone"]
 
 
 def test_comparing_imports_no_torch(runs: list[Path]):

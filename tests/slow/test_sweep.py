@@ -20,7 +20,7 @@ from tests.toys import toy_recipe
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 COMPRESS = Path(sys.executable).with_name("compress")
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "RAY_USAGE_STATS_ENABLED": "0"}
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"}
 OVER = ("--over", "steps.0.prune.method=fisher,obs", "--over", "steps.0.prune.target.macs=0.7,0.4")
 NAMES = [f"{method}_macs-{macs}" for method in ("fisher", "obs") for macs in (0.7, 0.4)]
 SAME = ("model.onnx", "model.safetensors", "config.json", "stages/01-prune/masks.safetensors")
