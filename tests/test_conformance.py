@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any, cast
@@ -13,16 +14,21 @@ from compressor.model import Artifact
 from compressor.plugin import ModelFamily, Registry
 from compressor.plugin.registry import Registered
 from compressor.testing import (
+    WORDS,
     assert_criterion_conforms,
     assert_exporter_conforms,
     assert_family_conforms,
     assert_loss_conforms,
     assert_method_conforms,
+    assert_metric_conforms,
     assert_pattern_conforms,
     assert_quantizer_conforms,
     assert_task_conforms,
+    tiny_checkpoint,
     tiny_model,
+    tiny_session,
 )
+from tests.tables import TAGS, candidate_rows, tagged_rows, write_lines
 from tests.toys import write_questions, write_rows
 
 REGISTRY = Registry.load()
@@ -35,12 +41,22 @@ METHODS: dict[str, dict[str, Any]] = {
     "obs": MACS,
     "heads": HEADS,
     "smp": {**HEADS, "scorer": {"train": {"steps": 2, "batch_size": 4}}},
+    "vocabulary": {"min_count": 1},
     "drop-layers": {"target": {"layers": 0.5}},
     "one_shot": {**SPARSITY, "pattern": "2:4"},
     "sparsegpt": {**SPARSITY, "pattern": "1x1"},
     "gradual": {**SPARSITY, "pattern": "1x1", "end_step": 4, "pruning_frequency": 1, "train": TRAIN},
     "cap": {"target": {"params": 0.5}, "train": {**TRAIN, "max_steps": 1, "losses": ["task", "distillation"]}},
 }
+ROWS: dict[str, list[dict[str, Any]]] = {
+    "token-classification": tagged_rows(12, seed=0),
+    "reranking": candidate_rows(8, seed=0),
+    "regression": [{"text": f"the {word} cat", "label": number / 3} for number, word in enumerate(WORDS[:12])],
+    "multi-label-classification": [
+        {"text": f"the {word} cat", "label": ["a", "b", "c"][: number % 4]} for number, word in enumerate(WORDS[:12])
+    ],
+}
+LABELS = {"token-classification": {"labels": TAGS}, "multi-label-classification": {"labels": ("a", "b", "c")}}
 CONTRAST = {"modules": ["SnC", "FiC"]}  # the third bank needs a pre-trained checkpoint
 
 
@@ -58,6 +74,9 @@ def rows_of(name: str, place: Path) -> dict[str, Any]:
         for split in ("train", "validation"):
             (place / f"{split}.tsv").write_text("".join(["sentence\tlabel\n", *lines]))
         return {"subset": "sst2", "path": str(place), "max_length": 16}
+    if name in ROWS:
+        files = {split: str(write_lines(place / f"{split}.jsonl", ROWS[name])) for split in ("train", "validation")}
+        return {**files, **LABELS.get(name, {})}
     return {f"{split}": str(write_rows(place / f"{split}.csv", 12, seed=0)) for split in ("train", "validation")}
 
 
@@ -68,6 +87,12 @@ def made(one: Registered, **options: Any) -> Any:
 def family_conforms(one: Registered, _: Path) -> None:
     for model_type in cast("ModelFamily", made(one)).model_types:
         assert_family_conforms(made(one), model_type)
+
+
+def method_conforms(one: Registered, place: Path) -> None:
+    method = made(one, **METHODS.get(one.name, MACS))
+    session = replace(tiny_session(), source=tiny_checkpoint(place / "model")) if method.reads_texts else None
+    assert_method_conforms(method, session)
 
 
 def loss_conforms(one: Registered, _: Path) -> None:
@@ -85,11 +110,12 @@ def exported(place: Path) -> Artifact:
 
 
 KINDS: dict[str, Callable[[Registered, Path], Any]] = {
-    "method": lambda one, _: assert_method_conforms(made(one, **METHODS.get(one.name, MACS))),
+    "method": method_conforms,
     "criterion": lambda one, _: assert_criterion_conforms(made(one)),
     "pattern": lambda one, _: assert_pattern_conforms(made(one)),
     "family": family_conforms,
     "loss": loss_conforms,
+    "metric": lambda one, _: assert_metric_conforms(made(one)),
     "task": lambda one, place: assert_task_conforms(made(one, **rows_of(one.name, place))),
     "exporter": lambda one, _: assert_exporter_conforms(made(one)),
     "quantizer": lambda one, place: assert_quantizer_conforms(made(one), exported(place.parent)),

@@ -14,6 +14,7 @@ from compressor.testing.families import assert_family_conforms
 from compressor.testing.files import assert_exporter_conforms, assert_quantizer_conforms
 from compressor.testing.losses import assert_loss_conforms
 from compressor.testing.methods import assert_method_conforms
+from compressor.testing.metrics import assert_metric_conforms
 from compressor.testing.sessions import TinyLabels, TinyTexts, named_plan, session_on, tiny_session
 from compressor.testing.tasks import assert_task_conforms
 from compressor.testing.tiny import (
@@ -36,6 +37,7 @@ __all__ = [
     "assert_loss_conforms",
     "assert_masked_equals_shrunk",
     "assert_method_conforms",
+    "assert_metric_conforms",
     "assert_onnx_equals_torch",
     "assert_pattern_conforms",
     "assert_quantizer_conforms",

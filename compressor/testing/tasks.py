@@ -51,8 +51,8 @@ def _model(task: Task, model_type: str, rows: Sequence[Mapping[str, Any]], *, se
     if task.head == "feature-extraction":
         return tiny_model(model_type, num_labels=None, seed=seed)
     if count is None:
-        labels = [row["labels"] for row in rows]
-        count = 2 if task.head == "question-answering" else max(2, int(np.max(labels)) + 1)
+        numbered = [row["labels"] for row in rows if task.head == "sequence-classification" and "labels" in row]
+        count = max(2, int(np.max(numbered, initial=1)) + 1)
     return tiny_model(model_type, head=task.head, num_labels=count, seed=seed)
 
 
