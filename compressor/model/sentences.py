@@ -89,6 +89,8 @@ def read_pooling(directory: Path) -> Pooling | str:
         named = config.get("pooling_mode")  # one name, in later versions
         marks: dict[str, Any] = {"pooling_mode_mean_tokens": True, **config}  # what a file leaves out is the mean
         asked = [named] if named else [name for name, on in marks.items() if name.startswith("pooling_mode_") and on]
+    except FileNotFoundError:  # a download of a hub's model that took the files of its root only
+        return f"a pooling that is described in {path.relative_to(directory)}, which is missing"
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{path}: expected what sentence-transformers writes: {error!r}") from error
     found = str(asked[0]) if len(asked) == 1 else ""

@@ -16,10 +16,11 @@ from collections.abc import Mapping
 from importlib import import_module
 from typing import Any
 
-from compressor import errors
-from compressor.errors import CompressorError, SetupError, ran_out
+from compressor.errors import CompressorError, InputError, SetupError, ran_out
 
 INTERRUPTED = 130
+KINDS = {kind.__name__: kind for kind in (InputError, SetupError)}
+"""Errors that go on as what they are."""
 
 
 def ask(module: str, request: Mapping[str, Any], *, patience: float | None = None) -> Any:
@@ -53,9 +54,11 @@ def ask(module: str, request: Mapping[str, Any], *, patience: float | None = Non
         raise SetupError(f"the process that measures ended early: {_ending(error.returncode)}") from error
     reply: dict[str, Any] = json.loads(done.stdout)
     if "failure" in reply:
-        raise getattr(errors, reply["failure"])(reply["message"], hint=reply["hint"])
+        raise KINDS.get(reply["failure"], CompressorError)(reply["message"], hint=reply["hint"])
     if "bug" in reply:
-        raise RuntimeError(reply["bug"])
+        bug = RuntimeError(reply["bug"])
+        bug.add_note(reply["traceback"])
+        raise bug
     return reply["answer"]
 
 
@@ -75,7 +78,10 @@ def reply(module: str, request: Mapping[str, Any]) -> dict[str, Any]:
     except Exception as error:  # noqa: BLE001 - it goes on in the process that asked
         if ran_out(error):
             return {"failure": SetupError.__name__, "message": str(error), "hint": "free memory or disk"}
-        return {"bug": traceback.format_exc()}
+        return {
+            "bug": f"{type(error).__name__} in the process that measures: {error}",
+            "traceback": traceback.format_exc(),
+        }
 
 
 def main() -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -84,3 +85,12 @@ def test_a_damaged_file_is_named(tmp_path: Path, damage: str) -> None:
     (place / damage).write_text("[1")
     with pytest.raises(InputError, match=f"{damage}: expected what sentence-transformers writes"):
         read_pooling(place)
+
+
+def test_a_download_of_the_root_alone_loads_and_cannot_be_pooled_in_the_graph(tmp_path: Path) -> None:
+    place = encoder(tmp_path, flags("mean_tokens"), "Pooling")
+    shutil.rmtree(place / "1_Pooling")
+    model_config: Any = SimpleNamespace()
+    remember(model_config, place)
+    with pytest.raises(InputError, match=r"described in 1_Pooling/config\.json, which is missing"):
+        pooling_of(model_config)

@@ -1,13 +1,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from compressor.errors import CompressorError
 from compressor.model.runtime import SessionOptions
+from compressor.verify import memory
 from compressor.verify.memory import measure_memory
 from compressor.verify.rounds import Shape
 
@@ -32,3 +35,24 @@ def test_a_file_that_cannot_be_opened_is_named(tmp_path: Path):
     (tmp_path / "broken.onnx").write_bytes(b"no model")
     with pytest.raises(CompressorError, match=r"broken\.onnx: its memory cannot be measured: .*cannot load this file"):
         measure_memory({"broken": tmp_path / "broken.onnx"}, Shape(1, 8), SessionOptions())
+
+
+def test_the_runtime_is_imported_before_anything_is_weighed(
+    tiny_onnx: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+):
+    order: list[str] = []
+    real = memory.require_provider
+
+    def require(provider: str) -> Any:
+        order.append(provider)
+        return real(provider)
+
+    def resident(field: str) -> float:
+        order.append(field)
+        return 1.0
+
+    monkeypatch.setattr(memory, "require_provider", require)
+    monkeypatch.setattr(memory, "_resident", resident)
+    options = asdict(SessionOptions(provider="openvino"))
+    memory.answer({"path": str(tiny_onnx()), "shape": asdict(Shape(1, 8)), "options": options})
+    assert order == ["openvino", "VmRSS", "VmRSS", "VmHWM"]
