@@ -42,7 +42,7 @@ def measure_memory(files: Mapping[str, Path], shape: Shape, options: SessionOpti
 
 
 def _measured(path: Path, shape: Shape, options: SessionOptions) -> dict[str, float]:
-    request = {"path": str(path.resolve()), "shape": asdict(shape), "options": asdict(options)}
+    request = {"path": str(path), "shape": asdict(shape), "options": asdict(options)}
     try:
         found: dict[str, float] = apart.ask(__name__, request, patience=PATIENCE)
     except CompressorError as error:

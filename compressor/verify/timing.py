@@ -29,7 +29,7 @@ def interleave(
         CompressorError: what ``rounds.interleave`` raises; or the process ended early.
     """
     request = {
-        "files": {name: str(path.resolve()) for name, path in files.items()},
+        "files": {name: str(path) for name, path in files.items()},
         "shapes": [asdict(shape) for shape in shapes],
         "options": asdict(options),
         "rounds": protocol.rounds,

@@ -203,7 +203,10 @@ BROKEN: dict[str, tuple[Any, str]] = {
     "broken config": (lambda d: (d / "config.json").write_text('{"model_type": '), "expected a JSON object"),
     "no model type": (lambda d: (d / "config.json").write_text("[]"), "expected a JSON object with a model_type"),
     "unknown family": (lambda d: edit_config(d, model_type="brt"), "model_type 'brt'.*did you mean 'bert'"),
-    "other family": (lambda d: edit_config(d, model_type="gpt2"), "supported: bert, .*distilbert, electra, .*roberta, xlm"),
+    "other family": (
+        lambda d: edit_config(d, model_type="gpt2"),
+        "supported: bert, .*distilbert, electra, .*roberta, xlm",
+    ),
     "truncated": (cut_in_half, "truncated or not safetensors"),
     "empty weights": (lambda d: (d / "model.safetensors").write_bytes(b""), "truncated or not safetensors"),
     "pickle only": (only_pickle, "safetensors only.*\n.*convert pytorch_model.bin"),
