@@ -34,11 +34,13 @@ from compressor.recipe.lock import read_lock
 from compressor.recipe.sweep import compile_sweep
 from compressor.run.pipeline import Conditions, Finished
 from compressor.run.sweep import run_sweep
-from compressor.testing import SHAPE, SPECIALS, WORDS, tiny_model
+from compressor.testing import WORDS, tiny_model
+from compressor.testing.tiny import SHAPE, SPECIALS
 from tests import lookup
 from tests.plugins.test_vocabulary import KINDS, LANGUAGES
 from tests.run.conftest import run_recipe
 from tests.run.test_pipeline import Interrupting
+from tests.tables import TAGS, named_checkpoint, task_recipe
 from tests.toys import squad_recipe, toy_recipe
 
 PIECES = [*"abcdefghijklmnopqrstuvwxyz", *(f"##{letter}" for letter in "abcdefghijklmnopqrstuvwxyz"), "##og", "fi"]
@@ -282,6 +284,25 @@ class LookupSpans(lookup.Lookup):
         return Artifact(path, "onnx", 20, input_names, output_names, path.stat().st_size, 0.0)
 
 
+class LookupTags(lookup.Lookup):
+    """Gives the logits of every token."""
+
+    name = "lookup-tags"
+
+    def export(
+        self, model: Any, path: Path, *, input_names: tuple[str, ...], output_names: tuple[str, ...]
+    ) -> Artifact:
+        """Write the file."""
+        table = model.get_input_embeddings().weight[:, : model.config.num_labels].detach().cpu().numpy()
+        tokens: Any = [helper.make_tensor_value_info(name, TensorProto.INT64, ["b", "s"]) for name in input_names]
+        logits = helper.make_tensor_value_info(output_names[0], TensorProto.FLOAT, ["b", "s", table.shape[1]])
+        node = helper.make_node("Gather", ["table", "input_ids"], [output_names[0]])
+        graph = helper.make_graph([node], "tags", tokens, [logits], [numpy_helper.from_array(table, "table")])
+        proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+        onnx.save_model(proto, str(path))
+        return Artifact(path, "onnx", 20, input_names, output_names, path.stat().st_size, 0.0)
+
+
 class Recorder(Quantizer):
     """Writes the largest token id of every batch beside a copy of the file."""
 
@@ -298,7 +319,49 @@ class Recorder(Quantizer):
 @hookimpl
 def spans() -> Iterable[type[Component]]:
     yield LookupSpans
+    yield LookupTags
     yield Recorder
+
+
+def tagged_recipe(directory: Path, *, train: list[str], validation: list[str], **changes: Any) -> Path:
+    """Write a recipe of a tagger with a tokenizer that cuts words it lost into letters; every word is tagged alike."""
+    model = named_checkpoint(directory / "tagger", names=TAGS, head="token-classification")
+    wordpiece_tokenizer().save_pretrained(model)
+    texts = iter((train, validation))
+
+    def rows(_: int, *, seed: int) -> list[dict[str, Any]]:
+        return [
+            {"tokens": text.split(), "tags": [TAGS[(seed + len(word)) % 3] for word in text.split()]}
+            for text in next(texts)
+        ]
+
+    return task_recipe(directory, "token-classification", rows, model=model, **changes)
+
+
+@pytest.mark.parametrize(
+    "validation",
+    [["the zebra ate", "zebra likes the cat"], ["the cat " * 9 + "zebra zebra zebra", "the zebra ate"]],
+    ids=["words in other places", "a part more"],
+)
+def test_a_tagger_whose_words_are_cut_differently_is_compared_by_word(validation: list[str], tmp_path: Path):
+    recipe = tagged_recipe(
+        tmp_path,
+        train=["the cat ate", "the dog likes the cat"],
+        validation=validation,
+        steps=[{"prune": "vocabulary"}, {"export": "lookup-tags"}, {"verify": {"sequence": 16, "rounds": 3}}],
+    )
+    done = run_recipe(recipe, tmp_path / "out", registry=with_lookup(SimpleNamespace(compressor_components=spans)))
+    assert done.report["quality"]["rows"] == 2
+    assert done.report["quality"]["kl"] is None, "logits of other tokens"
+
+
+def test_a_tagger_whose_words_are_cut_as_before_answers_as_before(tmp_path: Path):
+    texts = ["the cat ate", "the dog likes the cat " * 7]
+    steps = [{"prune": "vocabulary"}, {"export": "lookup-tags"}, {"verify": {"sequence": 16, "rounds": 3}}]
+    recipe = tagged_recipe(tmp_path, train=texts, validation=texts, steps=steps)
+    done = run_recipe(recipe, tmp_path / "out", registry=with_lookup(SimpleNamespace(compressor_components=spans)))
+    quality = done.report["quality"]
+    assert (quality["kl"], quality["churn"]) == (0.0, 0.0)
 
 
 def test_each_model_is_quantised_with_rows_in_its_own_ids(tmp_path: Path):
@@ -381,6 +444,18 @@ def test_points_of_a_sweep_have_tokenizers_of_their_own(tmp_path: Path):
         (point,) = (tmp_path / "family").glob(f"*{share}")
         served: Any = AutoTokenizer.from_pretrained(point)
         assert len(served) == compressor.load(point).config.vocab_size <= share * known < len(served) + 1
+
+
+def test_points_of_a_sweep_over_vocabularies_share_one_dense_row_and_a_front(tmp_path: Path):
+    method = {"method": "vocabulary", "keep_alphabet": False, "target": {"vocabulary": [0.2, 0.1]}}
+    steps = [{"prune": method}, {"export": "lookup"}, {"verify": {"sequence": 16, "rounds": 3}}]
+    registry = with_lookup()
+    plan = compile_sweep(load_recipe(trimmed_recipe(tmp_path, steps=steps)), registry)
+    run_sweep(plan, tmp_path / "family", Conditions(registry, torch.device("cpu")))
+    rows = json.loads((tmp_path / "family" / "sweep.json").read_text())["rows"]
+    assert [row["name"] for row in rows].count("dense") == 1
+    assert len(rows) == 3
+    assert all(row["pareto"] is not None for row in rows)
 
 
 def test_positions_shorter_than_what_is_read_are_refused_before_anything_runs(tmp_path: Path):
