@@ -28,14 +28,20 @@ from compressor.errors import InputError, RecipeError
 from compressor.model import checkpoint
 from compressor.model.artifact import Artifact
 from compressor.model.outputs import raw_output
-from compressor.plugin import Component, Quantizer, Registry, hookimpl
+from compressor.plugin import Component, Quantizer, Registry, Trimmed, hookimpl
 from compressor.recipe.loader import load_recipe
 from compressor.recipe.lock import read_lock
+from compressor.recipe.plan import compile_plan
 from compressor.recipe.sweep import compile_sweep
+from compressor.run.load import open_session
 from compressor.run.pipeline import Conditions, Finished
+from compressor.run.preflight import check_lengths
+from compressor.run.session import Session
 from compressor.run.sweep import run_sweep
+from compressor.run.trimming import Trimming, keep_trimmed, kept_trimmed, trim
 from compressor.testing import WORDS, tiny_model
 from compressor.testing.tiny import SHAPE, SPECIALS
+from compressor_plugins.methods._source import source_model
 from tests import lookup
 from tests.plugins.test_vocabulary import KINDS, LANGUAGES
 from tests.run.conftest import run_recipe
@@ -456,6 +462,89 @@ def test_points_of_a_sweep_over_vocabularies_share_one_dense_row_and_a_front(tmp
     assert [row["name"] for row in rows].count("dense") == 1
     assert len(rows) == 3
     assert all(row["pareto"] is not None for row in rows)
+
+
+@pytest.fixture
+def recut(tmp_path: Path) -> tuple[Session, Trimming]:
+    """Return a tagger's session and what a trimming makes of it that cuts some of its long rows into more parts."""
+    texts = [f"{'the cat ate ' * (1 + n % 8)}{'zebra ' * (n % 5)}" for n in range(24)]
+    method = {"method": "vocabulary", "target": {"vocabulary": 0.75}}
+    steps = [{"prune": method}, {"export": "lookup-tags"}]
+    recipe = tagged_recipe(tmp_path, train=texts, validation=texts, steps=steps, calibration={"samples": 12})
+    registry = with_lookup(SimpleNamespace(compressor_components=spans))
+    plan = compile_plan(load_recipe(recipe), registry)
+    session = open_session(plan, registry, tmp_path, torch.device("cpu"))
+    component: Any = plan.steps[0].component
+    trimmed = component.prune(session).trimmed
+    (tmp_path / "stage").mkdir()
+    return session, trim(session, trimmed, session.model, tmp_path / "stage")
+
+
+def test_calibration_rows_are_the_same_texts_cut_anew(recut: tuple[Session, Trimming]):
+    session, trimming = recut
+    read = trimming.read
+    assert len(read.train_rows) > len(session.train_rows)
+
+    def drawn(rows: Any) -> set[int]:
+        return {row["example"] for row in rows}
+
+    assert len(drawn(session.calibration.rows)) < 24
+    assert drawn(read.calibration.rows) == drawn(session.calibration.rows)
+    known = [row for row in session.calibration.rows if set(row["input_ids"]) <= set(read.kept_tokens)]
+    assert 0 < len(known) < len(session.calibration.rows)
+    assert trimming.figures["proof"] == {"rows": len(known), "max_abs_diff": 0.0}
+
+
+def test_what_was_trimmed_is_read_back_whole(recut: tuple[Session, Trimming], tmp_path: Path):
+    session, trimming = recut
+    trimmed = Trimmed(trimming.read.kept_tokens, {"tokenizer.json": "{}"}, 40)
+    (tmp_path / "other").mkdir()
+    keep_trimmed(session, trimmed, tmp_path / "other")
+    assert kept_trimmed(tmp_path / "other") == trimmed
+
+
+def test_what_goes_back_to_the_source_gets_the_tokens_that_are_left(recut: tuple[Session, Trimming]):
+    session, trimming = recut
+    kept = {"model": trimming.model, "teacher": trimming.read.teacher, "untrimmed": session}
+    session = replace(session, kept_tokens=trimming.read.kept_tokens, **kept)
+    found, expected = source_model(session, "rewind").state_dict(), trimming.model.state_dict()
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[name], expected[name]) for name in found)
+
+
+def test_a_pre_trained_encoder_contrasts_in_the_ids_that_are_left(tmp_path: Path):
+    source = tmp_path / "pretrained"
+    checkpoint.save(tiny_model(num_labels=None, seed=3), source)
+    losses = ["task", {"name": "contrastive", "modules": ["PrC"], "pretrained": str(source)}]
+    steps = [
+        TRIM,
+        {"prune": {"method": "vocabulary", "keep_alphabet": False}},
+        {"train": {"max_steps": 2, "batch_size": 8, "losses": losses}},
+    ]
+    done = run_recipe(trimmed_recipe(tmp_path, steps=steps), tmp_path / "out", registry=with_lookup())
+    assert done.report["vocabulary"]["tokens"]["compressed"] == len(SPECIALS) + len(SEEN)
+
+
+def test_what_a_later_trimming_cannot_do_is_said_before_anything_runs(tmp_path: Path):
+    steps = [
+        {"prune": {"method": "fisher", "target": {"macs": 0.6}}},
+        {"prune": {"method": "vocabulary", "target": {"vocabulary": 0.1}}},
+    ]
+    watching = Interrupting("nothing")
+    with pytest.raises(InputError, match=r"target.vocabulary 0.1 allows 8 of"):
+        run_recipe(trimmed_recipe(tmp_path, steps=steps), tmp_path / "out", registry=with_lookup(watching))
+    assert watching.calls == []
+
+
+def test_lengths_are_those_that_the_model_has_when_a_step_begins(tmp_path: Path):
+    latency = {"prune": {"method": "fisher", "target": {"latency": 0.5, "sequence": 100}}}
+
+    def plan_of(*steps: Any) -> Any:
+        return compile_plan(load_recipe(trimmed_recipe(tmp_path, steps=[*steps, {"export": "lookup"}])), with_lookup())
+
+    check_lengths(plan_of(latency, TRIM), 160)
+    with pytest.raises(RecipeError, match=r"at most 40 tokens, .*; got 100"):
+        check_lengths(plan_of(TRIM, latency), 160)
 
 
 def test_positions_shorter_than_what_is_read_are_refused_before_anything_runs(tmp_path: Path):
