@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any, ClassVar
@@ -25,6 +26,7 @@ from compressor.plugin import (
     RunningScores,
     SparsityPattern,
     Target,
+    Trimmed,
 )
 from compressor.run.session import Session
 from compressor.testing import (
@@ -117,6 +119,28 @@ def test_a_method_that_keeps_its_contract_passes():
 def test_a_method_that_breaks_its_contract_is_found(members: dict[str, Any], message: str):
     with pytest.raises((AssertionError, ValueError), match=message):
         assert_method_conforms(halves(**members))
+
+
+def trimmed_at_random(pruned: Pruned, _: Session) -> Pruned:
+    return replace(pruned, trimmed=Trimmed(tuple(torch.randperm(9, generator=DRAWS).tolist()), {}))
+
+
+def trimmed_unsaid(pruned: Pruned, _: Session) -> Pruned:
+    return replace(pruned, trimmed=Trimmed((0, 1, 2), {}))
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [(trimmed_at_random, "the same seed trimmed otherwise"), (trimmed_unsaid, "expected True of a method that trims")],
+)
+def test_a_method_that_trims_against_its_contract_is_found(changed: Any, message: str):
+    with pytest.raises(AssertionError, match=message):
+        assert_method_conforms(halves(changed=changed))
+
+
+def test_a_target_of_tokens_that_is_missed_is_found():
+    with pytest.raises(AssertionError, match=r"expected at most 0\.5 of vocabulary kept; got 1"):
+        assert_method_conforms(Halves(target=Target(vocabulary=0.5)))
 
 
 def test_a_target_that_is_missed_is_found():

@@ -70,6 +70,15 @@ def first_position(model: nn.Module) -> int:
     return 0 if found is None or found[1].padding_idx is None else found[1].padding_idx + 1
 
 
+def named_tokens(model: nn.Module) -> dict[int, str]:
+    """Return the ids of tokens that a model's config names, in a field of its own or in a list, with the field's name."""
+    plain: Any = model
+    known = plain.get_input_embeddings().num_embeddings
+    fields = ((name, value) for name, value in plain.config.to_dict().items() if name.endswith(SUFFIX))
+    each = ((name, one) for name, value in fields for one in (value if isinstance(value, list) else [value]))
+    return {one: name for name, one in each if isinstance(one, int) and 0 <= one < known}
+
+
 def _trim_tokens(model: nn.Module, ids: Mapping[int, int]) -> None:
     plain: Any = model
     table: nn.Embedding = plain.get_input_embeddings()
@@ -84,27 +93,22 @@ def _trim_tokens(model: nn.Module, ids: Mapping[int, int]) -> None:
             f"{ids[counted_from]}",
             hint="tokens with smaller ids must stay",
         )
+    for token, field in named_tokens(model).items():
+        if token not in ids:
+            raise CompressorError(f"token {token} must stay: config.json names it as {field}")
     rows = torch.tensor(sorted(ids, key=ids.__getitem__), device=table.weight.device)
     new = _selected(table, rows, None if pad is None else ids[pad])
     name = next(name for name, module in model.named_modules() if module is table)
     model.set_submodule(name, new)
-    known = table.num_embeddings
     config = plain.config
     config.vocab_size = len(ids)
     for field, value in config.to_dict().items():
         if field.endswith(SUFFIX):
-            setattr(config, field, _renumbered(field, value, ids, known))
-
-
-def _renumbered(field: str, value: Any, ids: Mapping[int, int], known: int) -> Any:
-    """Return the new id, or ids, of a config's field; what is no token of this model stays."""
-    if isinstance(value, list):
-        return [_renumbered(field, one, ids, known) for one in value]
-    if not isinstance(value, int) or not 0 <= value < known:
-        return value
-    if value not in ids:
-        raise CompressorError(f"token {value} must stay: config.json names it as {field}")
-    return ids[value]
+            setattr(
+                config,
+                field,
+                [ids.get(one, one) for one in value] if isinstance(value, list) else ids.get(value, value),
+            )
 
 
 def _position_table(model: nn.Module) -> tuple[str, nn.Embedding] | None:

@@ -97,6 +97,11 @@ class PruningMethod(Component):
         return False
 
     @property
+    def longest(self) -> int | None:
+        """Tokens of the longest sequence that it leaves the model, where it cuts positions."""
+        return None
+
+    @property
     def files(self) -> tuple[Path, ...]:
         """Files, named by its options, whose content the result depends on."""
         return ()
@@ -108,6 +113,17 @@ class PruningMethod(Component):
 
         Raises:
             InputError: they do not; says which option, and what the model has.
+        """
+
+    def check_texts(self, session: Session, *, first: bool) -> None:
+        """Check that the options suit the tokenizer and the model that a run starts from; called wherever ``reads_texts``.
+
+        Args:
+            session: as it was loaded: what earlier steps prune and train is there still as it was.
+            first: whether no earlier step reads texts: the tokens are then those that the step will find.
+
+        Raises:
+            InputError: they do not; says which option, and what the tokenizer has.
         """
 
     @abc.abstractmethod

@@ -62,7 +62,8 @@ class Task(Component):
         """Return tokenised rows: ``input_ids``, ``attention_mask``, (``token_type_ids``,) and ``labels`` if any.
 
         Of further columns ``window``, two token numbers, joins ``labels`` in the batches; ``example``, a number, says
-        which rows are parts of one example, and verification draws all of them or none. ``rows`` sees every column.
+        which rows, one behind the other, are parts of one example: verification draws all of them or none, and a
+        trimmed vocabulary finds the train rows again by it. ``rows`` sees every column.
 
         Args:
             split: which rows.

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -14,6 +15,12 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from compressor.model.batches import collate
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+Part = tuple[int, int]
+"""An example, and which of the rows that it was cut into."""
 
 
 def draw_examples(rows: Sequence[Mapping[str, Any]], count: int | None, *, seed: int) -> list[Mapping[str, Any]]:
@@ -34,6 +41,31 @@ def draw_examples(rows: Sequence[Mapping[str, Any]], count: int | None, *, seed:
 def rows_digest(rows: Sequence[Mapping[str, Any]]) -> str:
     """Return the sha256 of tokenised rows."""
     return hashlib.sha256(json.dumps(list(rows), sort_keys=True, default=str).encode()).hexdigest()
+
+
+def parts(rows: Dataset) -> list[Part]:
+    """Return what every row is: rows with the same number in the column ``example`` are parts of one example, else each row is one."""
+    seen: Counter[int] = Counter()
+    found = []
+    for example in rows["example"][:] if "example" in rows.column_names else range(len(rows)):
+        found.append((example, seen[example]))
+        seen[example] += 1
+    return found
+
+
+def same_parts(old: Sequence[Part], new: Sequence[Part], numbers: Sequence[int]) -> list[int]:
+    """Return the numbers in ``new`` of rows that are what those of ``old`` are; of an example with fewer parts the last one.
+
+    Args:
+        old: what rows were.
+        new: what they are, cut by another tokenizer.
+        numbers: of rows in ``old``.
+    """
+    there: dict[int, list[int]] = {}
+    for number, (example, _) in enumerate(new):
+        there.setdefault(example, []).append(number)
+    wanted = [old[number] for number in numbers if old[number][0] in there]
+    return list(dict.fromkeys(there[example][min(part, len(there[example]) - 1)] for example, part in wanted))
 
 
 @dataclass(frozen=True)

@@ -173,10 +173,17 @@ def draw_calibration(
     else:
         lengths = np.array([len(ids) for ids in dataset.select(order)["input_ids"]])
         drawn = order[: int(np.searchsorted(lengths.cumsum(), options.tokens)) + 1]
+    return calibration_of(dataset, drawn.tolist(), options.batch_size, tokenizer)
+
+
+def calibration_of(
+    dataset: Dataset, numbers: Sequence[int], batch_size: int, tokenizer: PreTrainedTokenizerBase
+) -> Calibration:
+    """Return rows by their numbers, at least one, the short ones first."""
     # Rows of like length share a batch: padding would cost several times the work on ragged text.
-    pairs = zip(dataset.select(drawn).to_list(), drawn.tolist(), strict=True)
-    rows, numbers = zip(*sorted(pairs, key=lambda pair: len(pair[0]["input_ids"])), strict=True)
-    return Calibration(rows, options.batch_size, tokenizer, numbers)
+    pairs = zip(dataset.select(numbers).to_list(), numbers, strict=True)
+    rows, found = zip(*sorted(pairs, key=lambda pair: len(pair[0]["input_ids"])), strict=True)
+    return Calibration(rows, batch_size, tokenizer, found)
 
 
 def _check_ids(rows: Sequence[Mapping[str, Any]], model: nn.Module, source: str) -> None:

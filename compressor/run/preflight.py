@@ -125,31 +125,37 @@ def check_lengths(plan: Plan, longest: int) -> None:
     Raises:
         RecipeError: it cannot; says where in the recipe.
     """
-    trimmed = (getattr(step.component, "positions", None) for step in plan.steps)
-    longest = min([longest, *(length for length in trimmed if isinstance(length, int))])
-    asked: list[tuple[tuple[str | int, ...], int]] = [
-        (("steps", step.index, step.verb, "sequence"), length)
-        for step, options in verifications(plan)
-        for length in options.sequence
+    asked: list[tuple[Step, tuple[str, ...], int]] = [
+        (step, ("sequence",), length) for step, options in verifications(plan) for length in options.sequence
     ]
     asked += [
-        (("steps", step.index, step.verb, "target", "sequence"), math.ceil(target.sequence))
+        (step, ("target", "sequence"), math.ceil(target.sequence))
         for step, target in latency_targets(plan)
         if target.sequence is not None
     ]
     problems = [
         plan.recipe.document.problem(
-            path, f"expected at most {longest} tokens, the positions that the model has or is left with; got {length}"
+            ("steps", step.index, step.verb, *path),
+            f"expected at most {most} tokens, the positions that the model has or is left with; got {length}",
         )
-        for path, length in asked
-        if length > longest
+        for step, path, length in asked
+        if length > (most := _longest_before(plan, step, longest))
     ]
     if problems:
         raise RecipeError(problems)
 
 
+def _longest_before(plan: Plan, step: Step, longest: int) -> int:
+    """Return how many tokens a model of so many can read when a step begins."""
+    earlier = (each.component for each in plan.steps if each.index < step.index)
+    left = (one.longest for one in earlier if isinstance(one, PruningMethod))
+    return min([longest, *(length for length in left if length is not None)])
+
+
 def check_method(plan: Plan, session: Session) -> None:
-    """Let exporters and the first method that prunes look at the model; what later ones find depends on what it leaves.
+    """Let exporters, the first method that prunes and those that read texts look at what the run starts from.
+
+    What other methods find depends on what the first one leaves.
 
     Raises:
         CompressorError: its options do not suit the model, or it fails.
@@ -158,6 +164,12 @@ def check_method(plan: Plan, session: Session) -> None:
     if step is not None:
         with plugin_call(step.component, f"step {step.slug}"), read_only(step.component, session):
             cast("PruningMethod", step.component).check(session.model)
+    first = True
+    for step in plan.steps:
+        if isinstance(method := step.component, PruningMethod) and method.reads_texts:
+            with plugin_call(method, f"step {step.slug}"), read_only(method, session):
+                method.check_texts(session, first=first)
+            first = False
     for step in plan.steps:
         if isinstance(exporter := step.component, Exporter):
             with plugin_call(exporter, f"step {step.slug}"):

@@ -54,11 +54,12 @@ class Session:
         tokenizer: of the source checkpoint, or what trimming made of it.
         family: the table of the model's architecture.
         task: data and metric.
-        calibration: rows drawn once, by seed, from the task's train split.
+        calibration: rows drawn once, by seed, from the task's train split; trimming cuts the same texts anew.
         source: directory of the checkpoint, in the hub's cache where it is a model of the hub.
         trimmed_tokenizer: directory of the tokenizer's files, where a step trimmed the vocabulary.
         untrimmed: this session before that: the dense model as it is, its tokenizer and its rows. In this one the
             teacher has the tokens only that the model has, so that both read the same rows.
+        kept_tokens: ids of the model's tokens in the vocabulary of the source, where a step trimmed it.
         validation: every row of the task's validation split, where a step verifies, quantises or trains.
         artifacts: exported files by the stems of their names, ``"model"`` and ``"dense"`` among them.
         outcomes: of the finished steps, in order.
@@ -90,6 +91,7 @@ class Session:
     aligned: frozenset[str] = frozenset()
     trimmed_tokenizer: Path | None = None
     untrimmed: Session | None = None
+    kept_tokens: tuple[int, ...] | None = None
 
     @property
     def seed(self) -> int:

@@ -83,7 +83,7 @@ def _adopt_read(read: Read, session: Session) -> None:
     """Have everything in the ids of a trimmed vocabulary from now on."""
     session.untrimmed = session.dense if session.untrimmed else replace(session)
     session.teacher, session.tokenizer = read.teacher, read.tokenizer
-    session.trimmed_tokenizer = read.tokenizer_files
+    session.trimmed_tokenizer, session.kept_tokens = read.tokenizer_files, read.kept_tokens
     session.calibration, session.validation = read.calibration, read.validation
     session.train_rows, session.train_digest = read.train_rows, read.train_digest
 

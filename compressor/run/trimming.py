@@ -24,11 +24,12 @@ from compressor.model.companions import copy_tokenizer
 from compressor.model.files import write_text
 from compressor.model.outputs import raw_output
 from compressor.plugin.trimmed import Trimmed
-from compressor.run.data import Calibration, rows_digest
-from compressor.run.load import draw_calibration, load_rows, load_tokenizer
+from compressor.run.data import Calibration, parts, rows_digest, same_parts
+from compressor.run.load import calibration_of, draw_calibration, load_rows, load_tokenizer
 from compressor.run.session import Session
 
 if TYPE_CHECKING:
+    from datasets import Dataset
     from transformers import PreTrainedTokenizerBase
 
 TOKENIZER, DENSE_TOKENIZER, TRIMMED = "tokenizer", "dense-tokenizer", "trimmed.json"
@@ -44,10 +45,11 @@ class Read:
         teacher: the dense model with the rows of this tokenizer's tokens only.
         tokenizer: the new one.
         tokenizer_files: directory of its files.
-        calibration: rows; the same ones of the train split.
+        calibration: rows; the same parts of the same examples of the train split.
         validation: the same.
         train_rows: the same.
         train_digest: of them.
+        kept_tokens: ids of its tokens in the source's vocabulary.
     """
 
     teacher: nn.Module
@@ -57,6 +59,7 @@ class Read:
     validation: Rows
     train_rows: Rows
     train_digest: str
+    kept_tokens: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -94,7 +97,7 @@ def trim(session: Session, trimmed: Trimmed, model: nn.Module, stage: Path) -> T
 
 def keep_trimmed(session: Session, trimmed: Trimmed, stage: Path) -> None:
     """Write what a resumed run and the finished directory need: the new tokenizer, and before the first one the old."""
-    write_text(stage / TRIMMED, json.dumps({"tokens": trimmed.tokens, "positions": trimmed.positions, "files": {}}))
+    write_text(stage / TRIMMED, json.dumps({"tokens": trimmed.tokens, "positions": trimmed.positions}))
     (stage / TOKENIZER).mkdir(parents=True, exist_ok=True)
     for name, text in trimmed.files.items():
         if Path(name).name != name:
@@ -105,9 +108,12 @@ def keep_trimmed(session: Session, trimmed: Trimmed, stage: Path) -> None:
 
 
 def kept_trimmed(stage: Path) -> Trimmed | None:
-    """Return what ``keep_trimmed`` wrote, without the files; None where the step trimmed nothing."""
-    path = stage / TRIMMED
-    return Trimmed.read(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else None
+    """Return what ``keep_trimmed`` wrote; None where the step trimmed nothing."""
+    if not (stage / TRIMMED).is_file():
+        return None
+    plain = json.loads((stage / TRIMMED).read_text(encoding="utf-8"))
+    files = {path.name: path.read_text(encoding="utf-8") for path in (stage / TOKENIZER).iterdir()}
+    return Trimmed(tuple(plain["tokens"]), files, plain["positions"])
 
 
 def read_anew(session: Session, trimmed: Trimmed, stage: Path) -> Read:
@@ -131,11 +137,24 @@ def read_anew(session: Session, trimmed: Trimmed, stage: Path) -> Read:
         teacher=embeddings.trimmed(session.teacher, trimmed.tokens).requires_grad_(False),
         tokenizer=tokenizer,
         tokenizer_files=stage / TOKENIZER,
-        calibration=draw_calibration(train, session.plan.calibration, tokenizer, seed=session.seed),
+        calibration=_same_calibration(session, train, tokenizer),
         validation=validation,
         train_rows=rows if len(session.train_rows) else (),
         train_digest=rows_digest(rows) if session.train_digest else "",
+        kept_tokens=tuple(session.kept_tokens[one] for one in trimmed.tokens)
+        if session.kept_tokens
+        else trimmed.tokens,
     )
+
+
+def _same_calibration(session: Session, train: Dataset, tokenizer: PreTrainedTokenizerBase) -> Calibration:
+    """Return the session's calibration rows as the new tokenizer cuts them; other ones where nothing says which they are."""
+    drawn = session.calibration
+    before = parts(cast("Dataset", session.train_rows)) if len(session.train_rows) else []
+    numbers = same_parts(before, parts(train), drawn.numbers) if before else []
+    if not numbers:
+        return draw_calibration(train, session.plan.calibration, tokenizer, seed=session.seed)
+    return calibration_of(train, numbers, drawn.batch_size, tokenizer)
 
 
 def _check_tokens(old: PreTrainedTokenizerBase, new: PreTrainedTokenizerBase, tokens: Sequence[int]) -> None:
@@ -160,7 +179,7 @@ def figures(session: Session, read: Read, trimmed: Trimmed, models: tuple[nn.Mod
         models: before and after.
 
     Raises:
-        CompressorError: a row that is cut into the same tokens does not give the same output.
+        CompressorError: a row that is made of kept tokens does not give the same output.
     """
     before: Any = (session.untrimmed or session).teacher
     after: Any = models[1]
@@ -200,18 +219,16 @@ def _unknown(rows: Rows, tokenizer: PreTrainedTokenizerBase) -> float:
 
 @torch.no_grad()
 def _proof(session: Session, read: Read, trimmed: Trimmed, models: tuple[nn.Module, nn.Module]) -> dict[str, float]:
-    """Prove on one batch of calibration rows, short and long ones, that both models give exactly the same."""
-    old = dict(zip(session.calibration.numbers, session.calibration.rows, strict=True))
-    new = zip(read.calibration.numbers, read.calibration.rows, strict=True)
-    pairs = [(old[number], row) for number, row in new if number in old]
-    same = [pair for pair in pairs if next(_ids([pair[0]])) == next(_ids([pair[1]], trimmed.tokens))]
-    chosen = same[:: max(1, -(-len(same) // session.calibration.batch_size))]
+    """Prove on one batch of calibration rows of kept tokens, short and long ones, that both models give exactly the same."""
+    ids = {old: new for new, old in enumerate(trimmed.tokens)}
+    longest = trimmed.positions or max_positions(session.model)
+    rows = [row for row in session.calibration.rows if len(row["input_ids"]) <= longest]
+    kept = [row for row in rows if ids.keys() >= set(row["input_ids"])]
+    chosen = kept[:: max(1, -(-len(kept) // session.calibration.batch_size))]
     if not chosen:
         return {"rows": 0}
-    batches = [
-        collate(rows, tokenizer)
-        for rows, tokenizer in zip(zip(*chosen, strict=True), (session.tokenizer, read.tokenizer), strict=True)
-    ]
+    renumbered = [{**row, "input_ids": [ids[one] for one in row["input_ids"]]} for row in chosen]
+    batches = [collate(chosen, session.tokenizer), collate(renumbered, read.tokenizer)]
     expected, found = (
         raw_output(model, {name: tensor.to(session.device) for name, tensor in batch.items()})
         for model, batch in zip(models, batches, strict=True)

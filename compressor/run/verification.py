@@ -65,7 +65,12 @@ class Subject:
     def reading(self, name: str) -> Reading:
         """Return what a file of ``files`` reads."""
         own = Reading(self.rows, self.tokenizer)
-        return self.dense or own if name.startswith("dense") else own
+        return self.dense or own if _side(name) == "dense" else own
+
+
+def _side(name: str) -> str:
+    """Return whose vocabulary a file of ``variants.py`` reads: ``"dense"`` or ``"compressed"``."""
+    return "dense" if name.startswith("dense") else "compressed"
 
 
 def verify(subject: Subject, options: Verification, *, seed: int) -> dict[str, Any]:
@@ -99,7 +104,7 @@ def verify(subject: Subject, options: Verification, *, seed: int) -> dict[str, A
     )
     return {
         "environment": measured_on,
-        "quality": {"model": asked, **asdict(qualities[asked]), "rows_sha256": rows_digest(drawn["compressed"])},
+        "quality": {"model": asked, **asdict(qualities[asked]), "rows_sha256": rows_digest(drawn["dense"])},
         "variants": [
             {
                 "model": name,
@@ -208,10 +213,6 @@ def measure_quality(
             for name, found in outputs.items()
             if name != "dense"
         }
-
-
-def _side(name: str) -> str:
-    return "dense" if name.startswith("dense") else "compressed"
 
 
 def measure_latency(subject: Subject, options: Verification, resampling: Resampling) -> list[LatencyRow]:

@@ -11,6 +11,7 @@ from tempfile import TemporaryDirectory
 
 import torch
 
+from compressor.model import embeddings
 from compressor.model.costs import encoder_macs, parameter_prices, priced
 from compressor.model.masks import Masks
 from compressor.plugin import Pruned, PruningMethod, Target
@@ -42,6 +43,8 @@ def assert_method_conforms(method: PruningMethod, session: Session | None = None
         first, second = (replace(given, run_dir=Path(directory) / name) for name in ("first", "second"))
         with asserted(method):
             method.check(first.model)
+            if method.reads_texts:
+                method.check_texts(first, first=True)
             assert isinstance(method.joint, bool), f"joint: expected True or False; got {method.joint!r}"
             pruned, again = _pruned(method, first), _pruned_as_in_a_sweep(method, second)
             assert pruned.masks == again.masks, "the same seed gave other masks"
@@ -49,7 +52,9 @@ def assert_method_conforms(method: PruningMethod, session: Session | None = None
             for name, weight in pruned.weights.items():
                 assert torch.equal(weight, again.weights[name]), f"the same seed gave another '{name}'"
             assert pruned.dropped_layers == again.dropped_layers, "the same seed dropped other layers"
+            assert pruned.trimmed == again.trimmed, "the same seed trimmed otherwise"
             _assert_fits(first, pruned)
+            _assert_trimmable(method, first, pruned)
             done = applied(first, NamedFamily(first.family, "conformance"), pruned)
             _assert_target_met(getattr(method, "target", None), first, pruned, done)
     return pruned
@@ -90,6 +95,19 @@ def _assert_fits(session: Session, pruned: Pruned) -> None:
     json.dumps(pruned.metrics, allow_nan=False)
 
 
+def _assert_trimmable(method: PruningMethod, session: Session, pruned: Pruned) -> None:
+    if pruned.trimmed is None:
+        return
+    assert method.reads_texts, "reads_texts: expected True of a method that trims; train rows are read anew by it"
+    tokens, known = pruned.trimmed.tokens, len(session.tokenizer)
+    assert len(set(tokens)) == len(tokens), "trimmed.tokens: expected each token once"
+    assert set(tokens) <= set(range(known)), f"trimmed.tokens: expected ids of the {known} tokens"
+    assert pruned.trimmed.positions == method.longest, (
+        f"longest: expected trimmed.positions, {pruned.trimmed.positions}; got {method.longest}"
+    )
+    embeddings.trimmed(session.model, tokens, pruned.trimmed.positions)
+
+
 def _assert_target_met(target: object, session: Session, pruned: Pruned, done: Applied) -> None:
     if not isinstance(target, Target) or target.of_latency:
         return
@@ -99,6 +117,9 @@ def _assert_target_met(target: object, session: Session, pruned: Pruned, done: A
             name: mask for name, mask in pruned.masks.keep.items() if name in dict(session.model.named_parameters())
         }
         found, most = 1 - Masks(elements).sparsity, 1 - asked
+    elif target.vocabulary is not None:
+        stay = len(session.tokenizer) if pruned.trimmed is None else len(pruned.trimmed.tokens)
+        found, most = stay / len(session.tokenizer), asked
     else:
         found, most = _kept(target, session, done), asked
     assert found <= most * (1 + ROUNDING) + ROUNDING, (
@@ -110,14 +131,18 @@ def _kept(target: Target, session: Session, done: Applied) -> float:
     """Return the fraction of the target's amount that is left of the dense model."""
     models = (done.model, session.teacher)
     groups = [session.family.groups(model) for model in models]
-    if target.layers is not None:
-        after, before = (float(len({group.index for group in each})) for each in groups)
-    elif target.heads is not None:
-        after, before = (float(sum(group.units for group in each if group.kind == "heads")) for each in groups)
-    elif target.params is not None:
-        prices = parameter_prices(session.teacher, groups[1])
-        after, before = (priced(prices, [(group.kind, group.units) for group in each]) for each in groups)
-    else:
-        length = target.sequence or session.calibration.mean_length
-        after, before = (encoder_macs(model, each, length) for model, each in zip(models, groups, strict=True))
+    match target.amount:
+        case "layers":
+            after, before = (float(len({group.index for group in each})) for each in groups)
+        case "heads":
+            after, before = (float(sum(group.units for group in each if group.kind == "heads")) for each in groups)
+        case "params":
+            prices = parameter_prices(session.teacher, groups[1])
+            after, before = (priced(prices, [(group.kind, group.units) for group in each]) for each in groups)
+        case "macs":
+            length = target.sequence or session.calibration.mean_length
+            after, before = (encoder_macs(model, each, length) for model, each in zip(models, groups, strict=True))
+        case amount:
+            message = f"no conformance of target.{amount} yet"
+            raise NotImplementedError(message)
     return after / before

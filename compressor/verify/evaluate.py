@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from compressor.errors import InputError
+from compressor.errors import CompressorError, InputError
 from compressor.model.outputs import raw_output
 from compressor.progress import track
 from compressor.verify.inference import call, feeds, input_types
@@ -152,11 +152,15 @@ def compare(  # noqa: PLR0913 - the same rows twice, where the models read them 
         resampling: of the rows of the task's table, for the interval of the difference.
         metric: of which the difference is, instead of the task's.
         dense_samples: the same rows as the dense model was given them, where its tokenizer is another.
+
+    Raises:
+        CompressorError: the two tokenizers leave other examples, so that nothing can be compared in pairs.
     """
     seen = samples if dense_samples is None else dense_samples
     compressed = task.rows(outputs, dense_outputs, samples)
     dense = task.rows(dense_outputs, dense_outputs, seen)
     count = len(next(iter(dense.values())))
+    _check_pairs(compressed, dense, (samples, seen))
 
     def figures(table: Table) -> dict[str, float]:
         return task.metrics(table) | ({metric.name: metric.compute(table)} if metric else {})
@@ -191,10 +195,27 @@ def _changes(compressed: Mapping[str, np.ndarray], dense: Mapping[str, np.ndarra
     }
 
 
+def _check_pairs(compressed: Table, dense: Table, rows: tuple[Rows, Rows]) -> None:
+    """Check that row for row of two tables is about one example."""
+    ours, theirs = ([one["example"] for one in each if "example" in one] for each in rows)
+    counts = [len(next(iter(table.values()))) for table in (compressed, dense)]
+    if counts[0] != counts[1] or dict.fromkeys(ours) != dict.fromkeys(theirs):
+        raise CompressorError(
+            f"the tokenizer of the compressed model leaves {counts[0]} examples, that of the dense one {counts[1]}; "
+            "expected the same ones",
+            hint="an example that one of them cuts into no token that counts cannot be compared: leave it out of the data",
+        )
+
+
 def _aligned(samples: Rows, seen: Rows) -> bool:
-    """Tell whether outputs of single tokens, if the task has such, are of the same tokens."""
-    return samples is seen or all(
-        one.get("window") == other.get("window") for one, other in zip(samples, seen, strict=False)
+    """Tell whether outputs of single tokens, if the task has such, are of the same tokens: labels and windows say where."""
+    return samples is seen or (
+        len(samples) == len(seen)
+        and all(
+            one.get(column) == other.get(column)
+            for one, other in zip(samples, seen, strict=True)
+            for column in ("window", "labels")
+        )
     )
 
 

@@ -53,6 +53,16 @@ def test_ids_in_the_config_follow_and_those_of_no_token_stay():
     assert model.config.sep_token_id == 7
 
 
+def test_tokens_that_a_config_names_in_a_list_must_stay_too():
+    model: Any = tiny_model("bert")
+    model.config.update({"sep_token_id": 7, "eos_token_id": [10, 8, 900], "bos_token_id": None})
+    assert embeddings.named_tokens(model) == {0: "pad_token_id", 7: "sep_token_id"} | dict.fromkeys(
+        (10, 8), "eos_token_id"
+    )
+    with pytest.raises(CompressorError, match=r"token 8 must stay: config.json names it as eos_token_id"):
+        embeddings.trimmed(model, TOKENS)
+
+
 def test_the_padding_row_moves_with_its_token():
     model: Any = tiny_model("bert")
     model.get_input_embeddings().padding_idx = model.config.pad_token_id = 7

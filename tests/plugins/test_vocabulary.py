@@ -8,6 +8,7 @@ import json
 import random
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,14 @@ from pydantic import ValidationError
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 from compressor.errors import InputError
+from compressor.model import embeddings
 from compressor.plugin import Target
+from compressor.run.session import Session
+from compressor.testing import assert_method_conforms, tiny_checkpoint, tiny_session
 from compressor_plugins.methods._tokenizer_files import rewritten, rewritten_files
 from compressor_plugins.methods._tokenizer_kinds import Bpe, model_of
 from compressor_plugins.methods._tokenizer_models import TokenizerModel
-from compressor_plugins.methods._vocabulary import chosen, corpus_texts
+from compressor_plugins.methods._vocabulary import check, chosen, corpus_texts
 from compressor_plugins.methods.vocabulary import Vocabulary
 
 SPECIALS = ["<s>", "<pad>", "</s>", "<unk>"]
@@ -286,3 +290,40 @@ def test_options_that_make_no_sense_are_refused(tmp_path: Path):
     assert method.files == (tmp_path / "some.txt", tmp_path / "some.txt")
     with pytest.raises(InputError, match="model is CharLevel; expected WordPiece"):
         model_of({"model": {"type": "CharLevel"}}, keep_alphabet=True)
+
+
+@pytest.fixture
+def session(tmp_path: Path) -> Session:
+    return replace(tiny_session(), source=tiny_checkpoint(tmp_path / "model"))
+
+
+def test_a_target_of_tokens_conforms_and_is_met(session: Session):
+    method = Vocabulary(target=Target(vocabulary=0.6), keep_alphabet=False, positions=64)
+    pruned = assert_method_conforms(method, session)
+    assert pruned.trimmed is not None
+    assert len(pruned.trimmed.tokens) <= 0.6 * len(session.tokenizer)
+
+
+def test_every_token_that_the_config_names_stays_one_by_one_or_in_lists(session: Session):
+    session.model.config.update({"eos_token_id": [25, 26], "bos_token_id": 24})
+    method = Vocabulary(target=Target(vocabulary=0.4), keep_alphabet=False)
+    trimmed = method.prune(session).trimmed
+    assert trimmed is not None
+    assert {24, 25, 26} <= set(trimmed.tokens)
+    config = embeddings.trimmed(session.model, trimmed.tokens).config
+    assert [trimmed.tokens[one] for one in config.eos_token_id] == [25, 26]
+
+
+def test_a_model_that_names_a_token_without_a_name_is_refused(session: Session):
+    session.model.config.update({"eos_token_id": [5, 120]})
+    with pytest.raises(
+        InputError, match=r"token 120, which config.json names as eos_token_id, is none of the tokenizer"
+    ):
+        check(Vocabulary(), session, first=True)
+
+
+def test_a_target_below_what_must_stay_is_known_where_no_step_trims_before(session: Session):
+    method = Vocabulary(target=Target(vocabulary=0.01))
+    with pytest.raises(InputError, match=r"target.vocabulary 0.01 allows 0 of"):
+        method.check_texts(session, first=True)
+    method.check_texts(session, first=False)

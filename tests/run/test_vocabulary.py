@@ -28,17 +28,25 @@ from compressor.errors import InputError, RecipeError
 from compressor.model import checkpoint
 from compressor.model.artifact import Artifact
 from compressor.model.outputs import raw_output
-from compressor.plugin import Component, Quantizer, Registry, hookimpl
+from compressor.plugin import Component, Quantizer, Registry, Trimmed, hookimpl
 from compressor.recipe.loader import load_recipe
 from compressor.recipe.lock import read_lock
+from compressor.recipe.plan import compile_plan
 from compressor.recipe.sweep import compile_sweep
+from compressor.run.load import open_session
 from compressor.run.pipeline import Conditions, Finished
+from compressor.run.preflight import check_lengths
+from compressor.run.session import Session
 from compressor.run.sweep import run_sweep
-from compressor.testing import SHAPE, SPECIALS, WORDS, tiny_model
+from compressor.run.trimming import Trimming, keep_trimmed, kept_trimmed, trim
+from compressor.testing import WORDS, tiny_model
+from compressor.testing.tiny import SHAPE, SPECIALS
+from compressor_plugins.methods._source import source_model
 from tests import lookup
 from tests.plugins.test_vocabulary import KINDS, LANGUAGES
 from tests.run.conftest import run_recipe
 from tests.run.test_pipeline import Interrupting
+from tests.tables import TAGS, named_checkpoint, task_recipe
 from tests.toys import squad_recipe, toy_recipe
 
 PIECES = [*"abcdefghijklmnopqrstuvwxyz", *(f"##{letter}" for letter in "abcdefghijklmnopqrstuvwxyz"), "##og", "fi"]
@@ -282,6 +290,25 @@ class LookupSpans(lookup.Lookup):
         return Artifact(path, "onnx", 20, input_names, output_names, path.stat().st_size, 0.0)
 
 
+class LookupTags(lookup.Lookup):
+    """Gives the logits of every token."""
+
+    name = "lookup-tags"
+
+    def export(
+        self, model: Any, path: Path, *, input_names: tuple[str, ...], output_names: tuple[str, ...]
+    ) -> Artifact:
+        """Write the file."""
+        table = model.get_input_embeddings().weight[:, : model.config.num_labels].detach().cpu().numpy()
+        tokens: Any = [helper.make_tensor_value_info(name, TensorProto.INT64, ["b", "s"]) for name in input_names]
+        logits = helper.make_tensor_value_info(output_names[0], TensorProto.FLOAT, ["b", "s", table.shape[1]])
+        node = helper.make_node("Gather", ["table", "input_ids"], [output_names[0]])
+        graph = helper.make_graph([node], "tags", tokens, [logits], [numpy_helper.from_array(table, "table")])
+        proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+        onnx.save_model(proto, str(path))
+        return Artifact(path, "onnx", 20, input_names, output_names, path.stat().st_size, 0.0)
+
+
 class Recorder(Quantizer):
     """Writes the largest token id of every batch beside a copy of the file."""
 
@@ -298,7 +325,49 @@ class Recorder(Quantizer):
 @hookimpl
 def spans() -> Iterable[type[Component]]:
     yield LookupSpans
+    yield LookupTags
     yield Recorder
+
+
+def tagged_recipe(directory: Path, *, train: list[str], validation: list[str], **changes: Any) -> Path:
+    """Write a recipe of a tagger with a tokenizer that cuts words it lost into letters; every word is tagged alike."""
+    model = named_checkpoint(directory / "tagger", names=TAGS, head="token-classification")
+    wordpiece_tokenizer().save_pretrained(model)
+    texts = iter((train, validation))
+
+    def rows(_: int, *, seed: int) -> list[dict[str, Any]]:
+        return [
+            {"tokens": text.split(), "tags": [TAGS[(seed + len(word)) % 3] for word in text.split()]}
+            for text in next(texts)
+        ]
+
+    return task_recipe(directory, "token-classification", rows, model=model, **changes)
+
+
+@pytest.mark.parametrize(
+    "validation",
+    [["the zebra ate", "zebra likes the cat"], ["the cat " * 9 + "zebra zebra zebra", "the zebra ate"]],
+    ids=["words in other places", "a part more"],
+)
+def test_a_tagger_whose_words_are_cut_differently_is_compared_by_word(validation: list[str], tmp_path: Path):
+    recipe = tagged_recipe(
+        tmp_path,
+        train=["the cat ate", "the dog likes the cat"],
+        validation=validation,
+        steps=[{"prune": "vocabulary"}, {"export": "lookup-tags"}, {"verify": {"sequence": 16, "rounds": 3}}],
+    )
+    done = run_recipe(recipe, tmp_path / "out", registry=with_lookup(SimpleNamespace(compressor_components=spans)))
+    assert done.report["quality"]["rows"] == 2
+    assert done.report["quality"]["kl"] is None, "logits of other tokens"
+
+
+def test_a_tagger_whose_words_are_cut_as_before_answers_as_before(tmp_path: Path):
+    texts = ["the cat ate", "the dog likes the cat " * 7]
+    steps = [{"prune": "vocabulary"}, {"export": "lookup-tags"}, {"verify": {"sequence": 16, "rounds": 3}}]
+    recipe = tagged_recipe(tmp_path, train=texts, validation=texts, steps=steps)
+    done = run_recipe(recipe, tmp_path / "out", registry=with_lookup(SimpleNamespace(compressor_components=spans)))
+    quality = done.report["quality"]
+    assert (quality["kl"], quality["churn"]) == (0.0, 0.0)
 
 
 def test_each_model_is_quantised_with_rows_in_its_own_ids(tmp_path: Path):
@@ -381,6 +450,101 @@ def test_points_of_a_sweep_have_tokenizers_of_their_own(tmp_path: Path):
         (point,) = (tmp_path / "family").glob(f"*{share}")
         served: Any = AutoTokenizer.from_pretrained(point)
         assert len(served) == compressor.load(point).config.vocab_size <= share * known < len(served) + 1
+
+
+def test_points_of_a_sweep_over_vocabularies_share_one_dense_row_and_a_front(tmp_path: Path):
+    method = {"method": "vocabulary", "keep_alphabet": False, "target": {"vocabulary": [0.2, 0.1]}}
+    steps = [{"prune": method}, {"export": "lookup"}, {"verify": {"sequence": 16, "rounds": 3}}]
+    registry = with_lookup()
+    plan = compile_sweep(load_recipe(trimmed_recipe(tmp_path, steps=steps)), registry)
+    run_sweep(plan, tmp_path / "family", Conditions(registry, torch.device("cpu")))
+    rows = json.loads((tmp_path / "family" / "sweep.json").read_text())["rows"]
+    assert [row["name"] for row in rows].count("dense") == 1
+    assert len(rows) == 3
+    assert all(row["pareto"] is not None for row in rows)
+
+
+@pytest.fixture
+def recut(tmp_path: Path) -> tuple[Session, Trimming]:
+    """Return a tagger's session and what a trimming makes of it that cuts some of its long rows into more parts."""
+    texts = [f"{'the cat ate ' * (1 + n % 8)}{'zebra ' * (n % 5)}" for n in range(24)]
+    method = {"method": "vocabulary", "target": {"vocabulary": 0.75}}
+    steps = [{"prune": method}, {"export": "lookup-tags"}]
+    recipe = tagged_recipe(tmp_path, train=texts, validation=texts, steps=steps, calibration={"samples": 12})
+    registry = with_lookup(SimpleNamespace(compressor_components=spans))
+    plan = compile_plan(load_recipe(recipe), registry)
+    session = open_session(plan, registry, tmp_path, torch.device("cpu"))
+    component: Any = plan.steps[0].component
+    trimmed = component.prune(session).trimmed
+    (tmp_path / "stage").mkdir()
+    return session, trim(session, trimmed, session.model, tmp_path / "stage")
+
+
+def test_calibration_rows_are_the_same_texts_cut_anew(recut: tuple[Session, Trimming]):
+    session, trimming = recut
+    read = trimming.read
+    assert len(read.train_rows) > len(session.train_rows)
+
+    def drawn(rows: Any) -> set[int]:
+        return {row["example"] for row in rows}
+
+    assert len(drawn(session.calibration.rows)) < 24
+    assert drawn(read.calibration.rows) == drawn(session.calibration.rows)
+    known = [row for row in session.calibration.rows if set(row["input_ids"]) <= set(read.kept_tokens)]
+    assert 0 < len(known) < len(session.calibration.rows)
+    assert trimming.figures["proof"] == {"rows": len(known), "max_abs_diff": 0.0}
+
+
+def test_what_was_trimmed_is_read_back_whole(recut: tuple[Session, Trimming], tmp_path: Path):
+    session, trimming = recut
+    trimmed = Trimmed(trimming.read.kept_tokens, {"tokenizer.json": "{}"}, 40)
+    (tmp_path / "other").mkdir()
+    keep_trimmed(session, trimmed, tmp_path / "other")
+    assert kept_trimmed(tmp_path / "other") == trimmed
+
+
+def test_what_goes_back_to_the_source_gets_the_tokens_that_are_left(recut: tuple[Session, Trimming]):
+    session, trimming = recut
+    kept = {"model": trimming.model, "teacher": trimming.read.teacher, "untrimmed": session}
+    session = replace(session, kept_tokens=trimming.read.kept_tokens, **kept)
+    found, expected = source_model(session, "rewind").state_dict(), trimming.model.state_dict()
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[name], expected[name]) for name in found)
+
+
+def test_a_pre_trained_encoder_contrasts_in_the_ids_that_are_left(tmp_path: Path):
+    source = tmp_path / "pretrained"
+    checkpoint.save(tiny_model(num_labels=None, seed=3), source)
+    losses = ["task", {"name": "contrastive", "modules": ["PrC"], "pretrained": str(source)}]
+    steps = [
+        TRIM,
+        {"prune": {"method": "vocabulary", "keep_alphabet": False}},
+        {"train": {"max_steps": 2, "batch_size": 8, "losses": losses}},
+    ]
+    done = run_recipe(trimmed_recipe(tmp_path, steps=steps), tmp_path / "out", registry=with_lookup())
+    assert done.report["vocabulary"]["tokens"]["compressed"] == len(SPECIALS) + len(SEEN)
+
+
+def test_what_a_later_trimming_cannot_do_is_said_before_anything_runs(tmp_path: Path):
+    steps = [
+        {"prune": {"method": "fisher", "target": {"macs": 0.6}}},
+        {"prune": {"method": "vocabulary", "target": {"vocabulary": 0.1}}},
+    ]
+    watching = Interrupting("nothing")
+    with pytest.raises(InputError, match=r"target.vocabulary 0.1 allows 8 of"):
+        run_recipe(trimmed_recipe(tmp_path, steps=steps), tmp_path / "out", registry=with_lookup(watching))
+    assert watching.calls == []
+
+
+def test_lengths_are_those_that_the_model_has_when_a_step_begins(tmp_path: Path):
+    latency = {"prune": {"method": "fisher", "target": {"latency": 0.5, "sequence": 100}}}
+
+    def plan_of(*steps: Any) -> Any:
+        return compile_plan(load_recipe(trimmed_recipe(tmp_path, steps=[*steps, {"export": "lookup"}])), with_lookup())
+
+    check_lengths(plan_of(latency, TRIM), 160)
+    with pytest.raises(RecipeError, match=r"at most 40 tokens, .*; got 100"):
+        check_lengths(plan_of(TRIM, latency), 160)
 
 
 def test_positions_shorter_than_what_is_read_are_refused_before_anything_runs(tmp_path: Path):

@@ -13,7 +13,7 @@ from onnx import TensorProto
 from scipy.special import log_softmax
 from torch import Tensor
 
-from compressor.errors import InputError
+from compressor.errors import CompressorError, InputError
 from compressor.model.batches import collate
 from compressor.model.outputs import raw_output
 from compressor.model.runtime import open_session
@@ -164,6 +164,16 @@ def test_comparison_is_the_same_for_the_same_seed(answers: tuple[np.ndarray, np.
     outputs, dense, labels = answers
     first, second = (compare(MRPC, outputs, dense, labelled(labels), FEW) for _ in range(2))
     assert first == second
+
+
+def test_other_examples_of_another_tokenizer_are_refused(answers: tuple[np.ndarray, np.ndarray, np.ndarray]):
+    outputs, dense, labels = answers
+    seen = [{**row, "example": number} for number, row in enumerate(labelled(labels))]
+    with pytest.raises(CompressorError, match="leaves 299 examples, that of the dense one 300"):
+        compare(MRPC, outputs[1:], dense, seen[1:], FEW, dense_samples=seen)
+    others = [*seen[:-1], {**seen[-1], "example": 300}]
+    with pytest.raises(CompressorError, match="expected the same ones"):
+        compare(MRPC, outputs, dense, others, FEW, dense_samples=seen)
 
 
 def test_regression_has_no_churn():

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from compressor.errors import InputError
-from compressor.model import load_pretrained, local_directory
+from compressor.model import embeddings, load_pretrained, local_directory
 
 if TYPE_CHECKING:
     from compressor.run.session import Session
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def pretrained_encoder(options: Contrastive, session: Session, student: nn.Module) -> nn.Module:
-    """Load the encoder of PrC.
+    """Load the encoder of PrC; it gets the tokens that are left of the dense model's, so that both read the same rows.
 
     Raises:
         InputError: there is none, it is the dense model itself, or it is another architecture.
@@ -29,13 +29,16 @@ def pretrained_encoder(options: Contrastive, session: Session, student: nn.Modul
     families = dict.fromkeys(session.family.model_types, session.family)
     found: Any = load_pretrained(str(source), families, head="feature-extraction")
     ours: Any = student
+    dense: Any = session.dense.teacher
     for size in ("hidden_size", "vocab_size"):
-        if getattr(found.config, size) != getattr(ours.config, size):
+        if getattr(found.config, size) != getattr(dense.config, size):
             raise InputError(
                 f"loss 'contrastive': the pre-trained encoder {source} has {size} {getattr(found.config, size)}; "
-                f"the model has {getattr(ours.config, size)}",
+                f"the dense model has {getattr(dense.config, size)}",
                 hint="PrC contrasts with the encoder that the model was fine-tuned from",
             )
+    if session.kept_tokens is not None:
+        found = embeddings.trimmed(found, session.kept_tokens)
     if options.pretrained is None and same_encoder(found, session.teacher):
         raise InputError(
             "loss 'contrastive': PrC contrasts with the pre-trained encoder, and the run started from the fine-tuned one",

@@ -8,14 +8,14 @@ import torch
 from torch import nn
 
 from compressor.errors import InputError
-from compressor.model import load_pretrained
+from compressor.model import embeddings, load_pretrained, max_positions
 
 if TYPE_CHECKING:
     from compressor.run.session import Session
 
 
 def source_model(session: Session, option: str) -> nn.Module:
-    """Return the checkpoint that the run started from, frozen, with a new head where it has none.
+    """Return the checkpoint that the run started from, frozen, with a new head where it has none, and the tokens that are left.
 
     Args:
         session: whose source it is.
@@ -33,6 +33,9 @@ def source_model(session: Session, option: str) -> nn.Module:
         num_labels=dense.config.num_labels if session.task.head == "sequence-classification" else None,
         new_head=True,
     )
+    if session.kept_tokens is not None:
+        longest = max_positions(session.model)
+        found = embeddings.trimmed(found, session.kept_tokens, longest if longest < max_positions(found) else None)
     own, now = ({name: tensor.shape for name, tensor in m.named_parameters()} for m in (found, session.model))
     if own != now:
         raise InputError(

@@ -34,8 +34,7 @@ def prune(method: Vocabulary, session: Session) -> Pruned:
         InputError: the tokenizer or the model cannot be trimmed, the corpus has no text, or the target is too low.
     """
     embeddings.check(session.model, method.positions)
-    data = tokenizer_data(session.tokenizer, session.tokenizer_files)
-    pieces = model_of(data, keep_alphabet=method.keep_alphabet)
+    data, pieces = _read_tokenizer(method, session)
     counts = token_counts(method, session)
     if method.tokens:
         tokens = chosen(method, pieces, counts, required(method, session, pieces))
@@ -49,6 +48,34 @@ def prune(method: Vocabulary, session: Session) -> Pruned:
         "tokens_left_out": sum(counts[token] for token in counts.keys() - set(tokens)),
     }
     return Pruned(Masks({}), metrics=metrics, trimmed=Trimmed(tuple(tokens), files, method.positions))
+
+
+def check(method: Vocabulary, session: Session, *, first: bool) -> None:
+    """Check what can be known before anything runs.
+
+    Args:
+        method: with its options.
+        session: as it was loaded.
+        first: whether the step will find the tokens that the session has.
+
+    Raises:
+        InputError: the tokenizer or the model cannot be trimmed, or the target is too low whatever the texts have.
+    """
+    embeddings.check(session.model, method.positions)
+    _, pieces = _read_tokenizer(method, session)
+    for token, field in embeddings.named_tokens(session.model).items():
+        if token not in pieces.names:
+            raise InputError(
+                f"token {token}, which config.json names as {field}, is none of the tokenizer, which has {len(pieces.names)}",
+                hint="correct config.json: a token that it names must stay",
+            )
+    if method.tokens and first:
+        chosen(method, pieces, Counter(), required(method, session, pieces))
+
+
+def _read_tokenizer(method: Vocabulary, session: Session) -> tuple[dict[str, Any], TokenizerModel]:
+    data = tokenizer_data(session.tokenizer, session.tokenizer_files)
+    return data, model_of(data, keep_alphabet=method.keep_alphabet)
 
 
 def token_counts(method: Vocabulary, session: Session) -> Counter[int]:
@@ -99,10 +126,7 @@ def _cut(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> Iterator[int]:
 
 def required(method: Vocabulary, session: Session, pieces: TokenizerModel) -> set[int]:
     """Return what stays however rare: special and added tokens, the alphabet, what the model and user name."""
-    config: Any = session.model.config
-    named = config.to_dict().items()
-    kept = {*pieces.required, *session.tokenizer.all_special_ids}
-    kept |= {value for field, value in named if field.endswith(embeddings.SUFFIX) and isinstance(value, int)}
+    kept = {*pieces.required, *session.tokenizer.all_special_ids, *embeddings.named_tokens(session.model)}
     first = embeddings.first_position(session.model)
     kept |= set(range(first))  # positions are counted from the id of the padding, which must not change
     words = tuple(_lines(method.keep)) if isinstance(method.keep, Path) else method.keep

@@ -12,8 +12,6 @@ from compressor.plugin import Component, Pruned, PruningMethod, Target, hookimpl
 from compressor_plugins.tasks._options import TextFile
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from compressor.run.session import Session
 
 
@@ -92,11 +90,16 @@ class Vocabulary(PruningMethod):
         """The corpus, and the list of what stays."""
         return (*self.corpus, self.keep) if isinstance(self.keep, Path) else self.corpus
 
-    def check(self, model: nn.Module) -> None:
-        """Refuse a model whose tables cannot be trimmed so."""
-        from compressor.model import embeddings
+    @property
+    def longest(self) -> int | None:
+        """The positions that stay."""
+        return self.positions
 
-        embeddings.check(model, self.positions)
+    def check_texts(self, session: Session, *, first: bool) -> None:
+        """Refuse a tokenizer or a model that cannot be trimmed, and a target that special tokens alone exceed."""
+        from compressor_plugins.methods._vocabulary import check
+
+        check(self, session, first=first)
 
     def prune(self, session: Session) -> Pruned:
         """Return the tokens that stay and the tokenizer of these."""

@@ -74,14 +74,14 @@ def _span(text: str, start: int) -> list[int]:
 
 
 def windows(rows: Dataset, task: Squad, tokenizer: PreTrainedTokenizerBase, *, source: str, scored: bool) -> Dataset:
-    """Return the tokenised windows of every question, with ``labels`` and ``window``.
+    """Return the tokenised windows of every question, with ``example``, ``labels`` and ``window``.
 
     Args:
         rows: as ``questions`` returns them.
         task: its ``max_length`` and ``stride``.
         tokenizer: a fast one that begins with ``[CLS]`` and pads on the right.
         source: where the rows come from, for messages.
-        scored: with the columns that answers are read from: ``example``, ``context``, ``answers``, and the first
+        scored: with the columns that answers are read from: ``context``, ``answers``, and the first
             character of every token of the window and the one behind its last, ``starts`` and ``ends``.
 
     Raises:
@@ -105,7 +105,7 @@ def windows(rows: Dataset, task: Squad, tokenizer: PreTrainedTokenizerBase, *, s
             return_overflowing_tokens=True,
             return_offsets_mapping=True,
         )
-        extras = ("example", "context", "answers") if scored else ()
+        extras = ("example", "context", "answers") if scored else ("example",)
         found: list[dict[str, Any]] = []
         for number, row in enumerate(encoded["overflow_to_sample_mapping"]):
             inputs = {name: encoded[name][number] for name in INPUTS if name in encoded}

@@ -89,7 +89,7 @@ def aligned(
     max_length: int,
     names: Sequence[str] | None = None,
 ) -> Dataset:
-    """Return tokenised rows with ``labels`` (L,), L the tokens that a row may have.
+    """Return tokenised rows with ``example`` and ``labels`` (L,), L the tokens that a row may have.
 
     Words are joined by spaces, as they come in plain text. A row that is too long is cut into parts of one ``example``.
     A word without tokens, and a part without words, is left out.
@@ -99,7 +99,7 @@ def aligned(
         labels: their class ids.
         tokenizer: a fast one that pads on the right.
         max_length: tokens of a row.
-        names: of the tags; where given, the rows have the columns ``example`` and ``names`` too.
+        names: of the tags; where given, the rows have the column ``names`` too.
 
     Raises:
         InputError: the tokenizer does not serve.
@@ -120,7 +120,7 @@ def aligned(
             return_offsets_mapping=True,
         )
         found: dict[str, list[Any]] = {name: [] for name in INPUTS if name in encoded}
-        found |= {"labels": []} | ({"example": [], "names": []} if names else {})
+        found |= {"labels": [], "example": []} | ({"names": []} if names else {})
         seen: dict[int, set[int]] = {}
         for number, row in enumerate(encoded["overflow_to_sample_mapping"]):
             places = _places(batch["words"][row])
