@@ -34,7 +34,7 @@ def pretrained_encoder(options: Contrastive, session: Session, student: nn.Modul
         if getattr(found.config, size) != getattr(dense.config, size):
             raise InputError(
                 f"loss 'contrastive': the pre-trained encoder {source} has {size} {getattr(found.config, size)}; "
-                f"the dense model has {getattr(dense.config, size)}",
+                f"the model has {getattr(dense.config, size)}",
                 hint="PrC contrasts with the encoder that the model was fine-tuned from",
             )
     if session.kept_tokens is not None:

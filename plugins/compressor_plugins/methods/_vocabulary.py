@@ -51,24 +51,18 @@ def prune(method: Vocabulary, session: Session) -> Pruned:
 
 
 def check(method: Vocabulary, session: Session, *, first: bool) -> None:
-    """Check what can be known before anything runs.
-
-    Args:
-        method: with its options.
-        session: as it was loaded.
-        first: whether the step will find the tokens that the session has.
+    """Check what can be known before anything runs, as ``PruningMethod.check_texts`` says.
 
     Raises:
         InputError: the tokenizer or the model cannot be trimmed, or the target is too low whatever the texts have.
     """
     embeddings.check(session.model, method.positions)
     _, pieces = _read_tokenizer(method, session)
-    for token, field in embeddings.named_tokens(session.model).items():
-        if token not in pieces.names:
-            raise InputError(
-                f"token {token}, which config.json names as {field}, is none of the tokenizer, which has {len(pieces.names)}",
-                hint="correct config.json: a token that it names must stay",
-            )
+    named = embeddings.named_tokens(session.model)
+    unknown = next((token for token in named if token not in pieces.names), None)
+    if unknown is not None:
+        message = f"token {unknown}, which config.json names as {named[unknown]}, is none of the tokenizer"
+        raise InputError(message, hint="correct config.json: a token that it names must stay")
     if method.tokens and first:
         chosen(method, pieces, Counter(), required(method, session, pieces))
 
