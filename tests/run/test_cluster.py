@@ -160,6 +160,24 @@ def test_a_point_that_fails_on_a_node_is_listed(connect: Callable[..., Ray], rec
     assert "keeps no layer" in failed["error"]["message"]
 
 
+@pytest.mark.parametrize("nodes", [None, []], ids=["no cluster", "no node"])
+def test_what_was_published_is_where_it_was_when_no_cluster_answers(
+    nodes: Any, connect: Callable[..., Ray], recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    steps = ",".join(f"{{method: drop-layers, target: {{layers: {layers}}}}}" for layers in (0.7, 0.1))
+    over, out = f"steps.0.prune={steps}", tmp_path / "family"
+    swept(recipe, out, over)
+    before = (out / "sweep.json").read_bytes()
+    connect()
+    monkeypatch.setattr(Ray, "nodes", lambda _: nodes)
+    if nodes is None:
+        monkeypatch.setattr(Ray, "init", lambda *_, **__: (_ for _ in ()).throw(ConnectionError("nobody there")))
+    with pytest.raises(SetupError, match=r"no Ray cluster answers|no node of the cluster"):
+        swept(recipe, out, over, ray="mistyped:6379")
+    assert (out / "sweep.json").read_bytes() == before
+    assert [path.name for path in tmp_path.glob("family*")] == ["family"]
+
+
 CANNOT: dict[str, tuple[Change, str]] = {
     "directory": (
         lambda node, order: {**order, "file": "/nowhere/seen"} if node == "two" else order,

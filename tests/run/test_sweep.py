@@ -18,9 +18,11 @@ from compressor.plugin import Pruned, PruningMethod, Registry, Target, hookimpl
 from compressor.recipe.loader import load_recipe
 from compressor.recipe.plan import compile_plan
 from compressor.recipe.sweep import compile_sweep
+from compressor.run import agenda, fingerprints
 from compressor.run.pipeline import Conditions, Finished, run
 from compressor.run.sweep import run_sweep
 from compressor.testing import tiny_checkpoint
+from compressor.verify import environment
 from tests import lookup
 from tests.lookup import hurry
 from tests.run.test_pipeline import files, with_plugin
@@ -272,6 +274,80 @@ def test_a_target_that_cannot_be_met_is_listed_and_stops_no_other_point(tmp_path
     assert (out / "macs-0.25" / "recipe.lock.yaml").stat().st_ino == kept
     with pytest.raises(InputError, match="exists already"):
         swept(recipe, out)
+
+
+def tree(directory: Path) -> dict[str, bytes]:
+    """Return the files of a published sweep; its log tells of attempts as well."""
+    return {name: found for name, found in files(directory).items() if name != "logs/run.log"}
+
+
+@pytest.fixture
+def one_failed(tmp_path: Path) -> tuple[Path, Path]:
+    """Return a recipe and its published sweep, of which one point failed that would not fail again."""
+    recipe, out = pruning(tmp_path), tmp_path / "family"
+    STOP.update({"at": 0.5, "with": InputError("out of reach")})
+    swept(recipe, out)
+    STOP["at"] = None
+    return recipe, out
+
+
+def test_a_failed_point_is_not_tried_again_beside_points_of_other_versions(
+    one_failed: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+):
+    recipe, out = one_failed
+    before, calls = tree(out), len(Together.calls)
+    now = {**environment.versions(), "numpy": "99.0"}
+    for module in (agenda, fingerprints):
+        monkeypatch.setattr(module, "versions", lambda: now)
+    with pytest.raises(
+        InputError, match=r"macs-0.75, macs-0.25: made with other .*: numpy [\d.]+, now 99\.0;"
+    ) as error:
+        swept(recipe, out)
+    assert "--fresh to replace all points" in error.value.hint
+    assert (tree(out), len(Together.calls)) == (before, calls), "nothing that was published is done again or lost"
+    assert not list(out.parent.glob("family.*"))
+    result = swept(recipe, out, fresh=True)
+    assert not any(row.get("error") for row in result.report["rows"])
+
+
+def test_other_weights_undo_no_published_point(one_failed: tuple[Path, Path]):
+    recipe, out = one_failed
+    before = tree(out)
+    tiny_checkpoint(recipe.parent / "checkpoint", seed=1)
+    with pytest.raises(InputError, match=r"made with other inputs or versions than are here now; what was published"):
+        swept(recipe, out)
+    assert tree(out) == before
+
+
+@pytest.mark.parametrize("error", [SetupError("no memory"), KeyboardInterrupt()], ids=repr)
+def test_what_was_published_is_where_it_was_when_trying_again_ends(one_failed: tuple[Path, Path], error: BaseException):
+    recipe, out = one_failed
+    before = tree(out)
+    STOP.update({"at": 0.5, "with": error})
+    with pytest.raises(type(error)):
+        swept(recipe, out)
+    after = tree(out)
+    assert {name: after[name] for name in before} == before
+    STOP["at"] = None
+    again = swept(recipe, out)
+    assert not any(row.get("error") for row in again.report["rows"])
+    assert not list(out.parent.glob("family.*"))
+
+
+def test_a_sweep_that_was_killed_while_it_was_tried_again_undoes_no_published_point(one_failed: tuple[Path, Path]):
+    recipe, out = one_failed
+    before, plan = tree(out), compile_sweep(load_recipe(recipe), with_plugin(Stopping()))
+    work = out.with_name(f"family.partial-{plan.digest[:12]}")
+    out.rename(work)  # as a process leaves it that is killed where it cannot put it back
+    weights = (recipe.parent / "checkpoint" / "model.safetensors").read_bytes()
+    tiny_checkpoint(recipe.parent / "checkpoint", seed=1)
+    with pytest.raises(InputError, match="what was published is not done again"):
+        swept(recipe, out)
+    assert tree(out) == before
+    (recipe.parent / "checkpoint" / "model.safetensors").write_bytes(weights)
+    out.rename(work)
+    result = swept(recipe, out)
+    assert not any(row.get("error") for row in result.report["rows"])
 
 
 def test_a_plugin_that_fails_at_one_point_stops_no_other(tmp_path: Path):
