@@ -97,6 +97,10 @@ def test_the_csv_has_a_row_per_run(runs: list[Path]):
         ({"inputs": {"weights_sha256": "other"}}, "compressed from different weights: changes are against"),
         ({"quality": {**report()["quality"], "rows_sha256": "other"}}, "judged on different rows: "),
         (
+            {"quality": {**report()["quality"], "metric": "f1"}},
+            "judged by different metrics, which cannot be compared: accuracy (a, c); f1 (b)",
+        ),
+        (
             {"environment": {**report()["environment"], "cpu": "Z80"}},
             "timed on different machines: latencies cannot be compared: ",
         ),
@@ -115,7 +119,7 @@ def test_the_csv_has_a_row_per_run(runs: list[Path]):
             "different tasks: metrics cannot be compared: ",
         ),
     ],
-    ids=["weights", "rows", "machine", "features", "version", "task"],
+    ids=["weights", "rows", "metric", "machine", "features", "version", "task"],
 )
 def test_what_makes_figures_incomparable_is_said(changes: dict[str, Any], warning: str):
     found = comparison({"a": ("a", report()), "b": ("b", report(**changes)), "c": ("c", report())})
@@ -147,7 +151,7 @@ def test_what_cannot_be_compared_ends_with_2(
     monkeypatch.chdir(runs[0].parent)
     written(Path("damaged"), {"sweep": {}, "schema_version": SCHEMA_VERSION})
     result = compress(*arguments)
-    assert (result.exit_code, result.stdout) == (2, "")
+    assert (result.exit_code, "error" in result.stdout) == (2, "--json" in arguments)
     assert message in result.stderr
 
 

@@ -18,7 +18,7 @@ from compressor.run.journal import Journal, link
 from compressor.run.kept import FILE, Kept
 from compressor.run.load import open_session
 from compressor.run.points import SHARED, Failure, Job, Member, PointJob, PruneJob, Site
-from compressor.run.preflight import check_lengths, check_method, check_training, trainings, trains_head
+from compressor.run.preflight import check_lengths, check_method, check_training, trains_head, what_is_read
 from compressor.run.workplace import log_file
 from compressor.verify.environment import versions
 
@@ -118,10 +118,9 @@ def _checked(site: Site) -> dict[str, tuple[str, ...]]:
 
 def _inputs(point: Point) -> str:
     """Return what decides what is loaded."""
-    plan, resolved = point.plan, point.plan.resolved()
+    resolved = point.plan.resolved()
     named = {name: resolved[name] for name in ("model", "revision", "task", "calibration", "seed")}
-    validates = any(step.verb in {"quantize", "verify"} for step in plan.steps)
-    return json.dumps([named, trains_head(plan), any(trainings(plan)), validates], sort_keys=True)
+    return json.dumps([named, trains_head(point.plan), what_is_read(point.plan)], sort_keys=True)
 
 
 def _together(errors: Sequence[CompressorError]) -> CompressorError:

@@ -79,6 +79,16 @@ class Drawn(PruningMethod):
         return Pruned(Masks(keep), weights=weights)
 
 
+class Reads(Together):
+    """Decides by the tokenizer and every train row, as ``vocabulary`` does."""
+
+    name = "reads"
+
+    @property
+    def reads_texts(self) -> bool:
+        return True
+
+
 class Few(Together):
     """Gives one result, whatever it is asked for."""
 
@@ -98,7 +108,7 @@ class Stopping:
 
     @hookimpl
     def compressor_components(self) -> Any:
-        return [Together, Drawn, Few, *self.also]
+        return [Together, Drawn, Few, Reads, *self.also]
 
     @hookimpl(wrapper=True)
     def compressor_run_step(self, step: Any) -> Any:
@@ -394,6 +404,17 @@ def test_combinations_prune_together_where_only_the_target_differs(tmp_path: Pat
     point = tmp_path / "family" / "drawn_seed-1_macs-0.5"
     for name in ("model.safetensors", "stages/01-prune/masks.safetensors"):
         assert (point / name).read_bytes() == (alone / name).read_bytes()
+
+
+def test_a_point_that_reads_more_rows_than_the_others_is_what_apply_writes(tmp_path: Path):
+    recipe = pruning(tmp_path, steps=[{"prune": {"method": "together", "target": {"macs": [0.75, 0.5]}}}])
+    method = "steps.0.prune.method"
+    swept(recipe, tmp_path / "family", f"{method}=together,reads")
+    assert Together.calls == [[0.75, 0.5], [0.75, 0.5]], "what was pruned for a point is what its run takes"
+    alone = applied(recipe, tmp_path / "alone", f"{MACS}=0.5", f"{method}=reads")
+    stages = [place / "stages" / "01-prune" / "stage.json" for place in (tmp_path / "family" / "reads_macs-0.5", alone)]
+    one, other = (json.loads(stage.read_text())["fingerprint"] for stage in stages)
+    assert one == other, "of every train row, though the point that was loaded first reads none"
 
 
 def test_stages_that_points_share_are_done_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
