@@ -17,7 +17,7 @@ from importlib import import_module
 from typing import Any
 
 from compressor import errors
-from compressor.errors import CompressorError, SetupError, ran_out
+from compressor.errors import CompressorError, MemoryShortageError, SetupError, memory_ran_out, ran_out
 
 INTERRUPTED = 130
 
@@ -50,7 +50,8 @@ def ask(module: str, request: Mapping[str, Any], *, patience: float | None = Non
     except subprocess.CalledProcessError as error:
         if error.returncode == INTERRUPTED:
             raise KeyboardInterrupt from error
-        raise SetupError(f"the process that measures ended early: {_ending(error.returncode)}") from error
+        lacking = MemoryShortageError if -error.returncode == signal.SIGKILL else SetupError
+        raise lacking(f"the process that measures ended early: {_ending(error.returncode)}") from error
     reply: dict[str, Any] = json.loads(done.stdout)
     if "failure" in reply:
         raise getattr(errors, reply["failure"])(reply["message"], hint=reply["hint"])
@@ -74,7 +75,8 @@ def reply(module: str, request: Mapping[str, Any]) -> dict[str, Any]:
         return {"failure": type(error).__name__, "message": error.message, "hint": error.hint}
     except Exception as error:  # noqa: BLE001 - it goes on in the process that asked
         if ran_out(error):
-            return {"failure": SetupError.__name__, "message": str(error), "hint": "free memory or disk"}
+            lacking = MemoryShortageError if memory_ran_out(error) else SetupError
+            return {"failure": lacking.__name__, "message": str(error), "hint": "free memory or disk"}
         return {"bug": traceback.format_exc()}
 
 

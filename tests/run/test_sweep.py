@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -390,6 +391,40 @@ def test_a_method_that_gives_too_few_results_is_named_and_asked_one_by_one(tmp_p
     (line,) = (line for line in said if "prune_all yielded 1 of 3 results" in line)
     assert "method 'few'" in line
     assert result.passed
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), MemoryError()], ids=repr)
+def test_memory_that_runs_out_at_one_point_stops_no_other(tmp_path: Path, error: Exception):
+    STOP.update({"at": 0.5, "with": error})
+    result = swept(pruning(tmp_path), tmp_path / "family")
+    (failed,) = (row for row in result.report["rows"] if row.get("error"))
+    assert (failed["name"], failed["error"]["exit_code"]) == ("macs-0.5", 3)
+    assert failed["error"]["message"].startswith("memory ran out")
+
+
+def test_memory_that_runs_out_in_a_points_own_steps_stops_no_other(tmp_path: Path):
+    class Greedy:
+        @hookimpl
+        def compressor_components(self) -> Any:
+            return [Together, Drawn, Few]
+
+        @hookimpl(wrapper=True)
+        def compressor_run_step(self, session: Any) -> Any:
+            found = yield
+            if session.run_dir.name.startswith("macs-0.75"):
+                torch.empty(2**55, dtype=torch.uint8)
+            return found
+
+    result = swept(pruning(tmp_path), tmp_path / "family", plugin=Greedy())
+    failed = {row["name"]: row["error"]["message"] for row in result.report["rows"] if row.get("error")}
+    assert list(failed) == ["macs-0.75"]
+    assert "memory ran out: " in failed["macs-0.75"]
+
+
+def test_a_disk_that_is_full_at_one_point_ends_the_sweep(tmp_path: Path):
+    STOP.update({"at": 0.5, "with": OSError(errno.ENOSPC, "No space left on device")})
+    with pytest.raises(SetupError, match="the disk is full"):
+        swept(pruning(tmp_path), tmp_path / "family")
 
 
 def test_combinations_prune_together_where_only_the_target_differs(tmp_path: Path):
