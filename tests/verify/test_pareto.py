@@ -111,8 +111,8 @@ def test_points_that_were_not_compared_with_one_dense_model_have_no_front(other:
     assert [one["name"] for one in rows] == ["dense", "dense of seed-1", "seed-0", "seed-1"]
     assert {one["pareto"] for one in rows} == {None}
     assert (
-        "No front: the points do not share one dense model, its rows, the metric, the first shape that was timed, and "
-        "the machine" in sweep_card(sweep(rows))
+        "No front: the points do not share one dense model, its rows, the metric, the first timed shape, "
+        "and the machine" in sweep_card(sweep(rows))
     )
 
 
