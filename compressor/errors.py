@@ -75,6 +75,10 @@ class SetupError(CompressorError):
     exit_code = 3
 
 
+class MemoryShortageError(SetupError):
+    """Memory ran out, the machine's or the GPU's: another point of a sweep may need less (exit code 3)."""
+
+
 class PluginError(CompressorError):
     """A plugin failed; the message names it and its provider (exit code 4)."""
 
@@ -87,6 +91,11 @@ def ran_out(error: BaseException) -> bool:
         return error.errno in {errno.ENOSPC, errno.EDQUOT, errno.ENOMEM}
     named = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
     return named or any(text in str(error) for text in RAN_OUT_TEXTS)
+
+
+def memory_ran_out(error: BaseException) -> bool:
+    """Tell whether memory ran out, and not the disk."""
+    return isinstance(error, MemoryShortageError) or (ran_out(error) and not disk_full(error))
 
 
 def disk_full(error: BaseException) -> bool:

@@ -97,6 +97,10 @@ def test_the_csv_has_a_row_per_run(runs: list[Path]):
         ({"inputs": {"weights_sha256": "other"}}, "compressed from different weights: changes are against"),
         ({"quality": {**report()["quality"], "rows_sha256": "other"}}, "judged on different rows: "),
         (
+            {"quality": {**report()["quality"], "metric": "f1"}},
+            "judged by different metrics, which cannot be compared: accuracy (a, c); f1 (b)",
+        ),
+        (
             {"environment": {**report()["environment"], "cpu": "Z80"}},
             "timed on different machines: latencies cannot be compared: ",
         ),
@@ -115,7 +119,7 @@ def test_the_csv_has_a_row_per_run(runs: list[Path]):
             "different tasks: metrics cannot be compared: ",
         ),
     ],
-    ids=["weights", "rows", "machine", "features", "version", "task"],
+    ids=["weights", "rows", "metric", "machine", "features", "version", "task"],
 )
 def test_what_makes_figures_incomparable_is_said(changes: dict[str, Any], warning: str):
     found = comparison({"a": ("a", report()), "b": ("b", report(**changes)), "c": ("c", report())})
@@ -155,16 +159,32 @@ def test_what_cannot_be_compared_ends_with_2(
 def test_latency_times_all_of_them_again_at_the_first_ones_shapes(runs: list[Path], monkeypatch: pytest.MonkeyPatch):
     asked: list[Any] = []
 
-    def bench(models: list[Path], options: Any) -> dict[str, Any]:
-        asked.append((models, options.batch, options.sequence, options.threads))
+    def bench(models: list[Path], options: Any, *, judged: bool) -> dict[str, Any]:
+        asked.append((models, options.batch, options.sequence, options.threads, options.provider, judged))
         return {"latency": [latency("dense.onnx", 1.0), latency("alone", 0.4)]}
 
     monkeypatch.setattr(again, "bench_files", bench)
     monkeypatch.setattr(again, "dense_files", lambda place: [place / "dense.onnx"])
+    elsewhere = report(0.5)
+    elsewhere["latency"] = [{**row, "provider": "openvino"} for row in elsewhere["latency"]]
+    write_report(elsewhere, runs[0] / "report.json")
     found = json.loads(compress(*runs, "--latency", "--json").stdout)
-    assert asked == [([runs[0] / "dense.onnx", runs[0], runs[1] / "macs-0.6"], (1,), (128,), (1,))]
+    models = [runs[0] / "dense.onnx", runs[0], runs[1] / "macs-0.6"]
+    assert asked == [(models, (1,), (128,), (1,), "openvino", True)]
     assert [row["ratio"]["value"] for row in found["latency"]] == [1.0, 0.4]
     assert [row["name"] for row in found["rows"]][:2] == ["dense", "alone"]
+
+
+def test_latency_is_of_the_files_that_the_figures_are_of(runs: list[Path]):
+    """A run that quantised is judged by its int8 file, and timed by that; its portable one is another model."""
+    int8 = report(0.3)
+    int8["quality"]["model"] = "compressed int8"
+    quantised = written(runs[0].parent / "quantised", int8)
+    for name in ("model.onnx", "model_int8.onnx"):
+        (quantised / name).touch()
+    (runs[0] / "model.onnx").touch()
+    found = again.named_files([runs[0], quantised], judged=True)
+    assert found == {"alone": runs[0] / "model.onnx", "quantised": quantised / "model_int8.onnx"}
 
 
 def test_comparing_imports_no_torch(runs: list[Path]):

@@ -25,6 +25,7 @@ def test_report_writes_the_page_and_the_card_again_and_prints_the_tables(tmp_pat
     before = (tmp_path / "report.json").read_bytes()
     result = compress("report", tmp_path)
     assert (result.exit_code, result.stderr.count("written: ")) == (0, 1)
+    assert "sweep.csv" not in result.stderr
     assert "FAILED: 1 of 2 gates failed" in result.stdout
     assert (tmp_path / "report.html").read_text().rstrip().endswith("</html>")
     assert (tmp_path / "README.md").read_text().startswith("---\nlibrary_name: onnx\n")
@@ -35,7 +36,8 @@ def test_report_writes_the_page_and_the_card_again_and_prints_the_tables(tmp_pat
 
 def test_report_takes_a_sweep(tmp_path: Path):
     write_report(swept_report(), tmp_path / "sweep.json")
-    assert compress("report", tmp_path).exit_code == 0
+    result = compress("report", tmp_path)
+    assert (result.exit_code, result.stderr.strip().endswith(f"README.md and {tmp_path / 'sweep.csv'}")) == (0, True)
     assert "Metric against latency" in (tmp_path / "report.html").read_text()
     assert (tmp_path / "README.md").read_text().startswith("# a: a family over")
 

@@ -9,7 +9,7 @@ import click
 from compressor.cli.boundary import echo_progress
 from compressor.cli.options import json_option
 from compressor.cli.recipes import write_json
-from compressor.run.documents import CARD, PAGE, rewrite_documents
+from compressor.run.documents import CARD, PAGE, SHEET, rewrite_documents
 from compressor.run.triton import Serving, write_repository
 from compressor.verify.report import render
 
@@ -24,7 +24,8 @@ def report(*, directory: Path, as_json: bool) -> None:
         write_json(found)
     else:
         render(found)
-    echo_progress(f"written: {directory / PAGE} and {directory / CARD}")
+    *most, last = [str(directory / name) for name in (PAGE, CARD, *((SHEET,) if "sweep" in found else ()))]
+    echo_progress(f"written: {', '.join(most)} and {last}")
 
 
 @click.command(name="export")

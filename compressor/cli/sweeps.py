@@ -77,7 +77,9 @@ def sweep(
 
 @click.command(name="compare")
 @click.argument("directories", metavar="DIR...", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--latency", is_flag=True, help="Time all models again, interleaved, at the first one's shapes.")
+@click.option(
+    "--latency", is_flag=True, help="Time all models again, interleaved, at the first one's shapes and on its provider."
+)
 @click.option(
     "--html", type=click.Path(path_type=Path), metavar="FILE", help="Write the tables and a picture to a page."
 )
@@ -94,8 +96,9 @@ def compare(*, directories: tuple[Path, ...], latency: bool, html: Path | None, 
         places = [Path(place) for place in report["compare"]["directories"]]
         timed: list[Any] = next((row["latency"] for row in report["rows"] if row["latency"]), [])
         shapes = {name: tuple(dict.fromkeys(one[name] for one in timed)) for name in ("batch", "sequence", "threads")}
-        options = Verification.model_validate({name: values for name, values in shapes.items() if values})
-        report |= bench_files([dense_files(places[0])[0], *places], options)
+        ran = {"provider": timed[0]["provider"]} if timed else {}
+        options = Verification.model_validate({**{name: values for name, values in shapes.items() if values}, **ran})
+        report |= bench_files([dense_files(places[0])[0], *places], options, judged=True)
     if html:
         write_text(html, comparison_page(report))
     if as_csv:

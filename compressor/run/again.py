@@ -15,10 +15,11 @@ from compressor.plugin.registry import Registry
 from compressor.recipe.loader import load_recipe
 from compressor.recipe.options import Verification
 from compressor.recipe.plan import Plan, compile_plan
+from compressor.run.documents import read_report
 from compressor.run.load import load, load_rows, load_tokenizer
 from compressor.run.output import DENSE, LOCK, REPORT
 from compressor.run.trimming import DENSE_TOKENIZER
-from compressor.run.variants import named
+from compressor.run.variants import ARTIFACTS, file_name, named
 from compressor.run.verification import Reading, Subject, verify
 from compressor.verify.environment import environment
 from compressor.verify.latency import measure
@@ -106,18 +107,19 @@ def dense_files(directory: Path) -> list[Path]:
     return [portable[-1], *sorted(directory.glob("stages/*/dense_*.onnx"))]
 
 
-def bench_files(models: Sequence[Path], options: Verification) -> dict[str, Any]:
+def bench_files(models: Sequence[Path], options: Verification, *, judged: bool = False) -> dict[str, Any]:
     """Time ONNX files against the first one, interleaved.
 
     Args:
         models: ONNX files, or run directories, whose ``model.onnx`` is meant; one run directory alone is timed
             against its own dense model.
         options: shapes, threads, rounds and provider.
+        judged: of run directories, time the file that their figures are of: the int8 one where there is one.
 
     Raises:
         InputError: a file is missing or cannot be run.
     """
-    files = named_files(models)
+    files = named_files(models, judged=judged)
     rows = measure(
         files,
         [Shape(batch, sequence) for batch in options.batch for sequence in options.sequence],
@@ -128,9 +130,10 @@ def bench_files(models: Sequence[Path], options: Verification) -> dict[str, Any]
     return {"latency": [asdict(row) for row in rows], "environment": environment()}
 
 
-def named_files(models: Sequence[Path]) -> dict[str, Path]:
+def named_files(models: Sequence[Path], *, judged: bool = False) -> dict[str, Path]:
     """Return the ONNX files by a short name each."""
-    pairs = [(path.resolve().name, path / PORTABLE if path.is_dir() else path) for path in models]
+    served = judged_file if judged else _portable_file
+    pairs = [(path.resolve().name, served(path) if path.is_dir() else path) for path in models]
     if len(models) == 1 and (models[0] / PORTABLE).is_file():
         pairs.insert(0, ("dense", dense_files(models[0])[0]))
     files: dict[str, Path] = {}
@@ -139,3 +142,13 @@ def named_files(models: Sequence[Path]) -> dict[str, Path]:
             raise InputError(f"{file}: no such file", hint="name ONNX files, or directories that compress apply wrote")
         files[name if name not in files else f"{name} ({len(files) + 1})"] = file
     return files
+
+
+def judged_file(directory: Path) -> Path:
+    """Return the file of a run that its table is about: ``quality.model`` of its report; the portable one without."""
+    judged = (read_report(directory).get("quality") or {}).get("model")
+    return directory / next((file_name(stem) for stem, label in ARTIFACTS.items() if label == judged), PORTABLE)
+
+
+def _portable_file(directory: Path) -> Path:
+    return directory / PORTABLE

@@ -7,18 +7,20 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from compressor.errors import CompressorError, InputError, RecipeError, SetupError
 from compressor.model import max_positions
 from compressor.recipe.sweep import Point
-from compressor.run.documents import REPORT
+from compressor.run.documents import REPORT, SWEEP
 from compressor.run.fingerprints import stage_fingerprints
 from compressor.run.journal import Journal, link
 from compressor.run.kept import FILE, Kept
 from compressor.run.load import open_session
 from compressor.run.points import SHARED, Failure, Job, Member, PointJob, PruneJob, Site
-from compressor.run.preflight import check_lengths, check_method, check_training, trainings, trains_head
+from compressor.run.preflight import check_lengths, check_method, check_training, trains_head, what_is_read
 from compressor.run.workplace import log_file
+from compressor.verify.environment import versions
 
 Fingerprints = Mapping[str, tuple[str, ...]]
 """Of every stage of every point, by its name."""
@@ -56,10 +58,17 @@ def agenda(site: Site) -> Agenda:
 
     Raises:
         CompressorError: points cannot be run with their models and rows; all of them are named.
+        InputError: points that were published have other inputs now, and would have to be done again with the rest.
     """
     with log_file(site.work / "logs" / "run.log", site.conditions.announce):
         fingerprints = _checked(site)
-        left = frozenset(point.name for point in site.plan.points if not _is_finished(site, point, fingerprints))
+        journals = [
+            (point, Journal(site.work / point.name, point.plan.steps, fingerprints[point.name]))
+            for point in site.plan.points
+        ]
+        undone = [(point, journal) for point, journal in journals if not _is_done(journal)]
+        _check_published(site, [point.name for point, _ in undone])
+        left = frozenset(point.name for point, journal in undone if not _taken_over(site, point, journal))
         kept = dict(_places(site, fingerprints))
         prunings = tuple(_prunings(site, fingerprints, left, kept))
     supplied = {member.fingerprint: job.name for job in prunings for member in job.members}
@@ -109,10 +118,9 @@ def _checked(site: Site) -> dict[str, tuple[str, ...]]:
 
 def _inputs(point: Point) -> str:
     """Return what decides what is loaded."""
-    plan, resolved = point.plan, point.plan.resolved()
+    resolved = point.plan.resolved()
     named = {name: resolved[name] for name in ("model", "revision", "task", "calibration", "seed")}
-    validates = any(step.verb in {"quantize", "verify"} for step in plan.steps)
-    return json.dumps([named, trains_head(plan), any(trainings(plan)), validates], sort_keys=True)
+    return json.dumps([named, trains_head(point.plan), what_is_read(point.plan)], sort_keys=True)
 
 
 def _together(errors: Sequence[CompressorError]) -> CompressorError:
@@ -127,18 +135,41 @@ def _together(errors: Sequence[CompressorError]) -> CompressorError:
     return InputError("\n".join(dict.fromkeys(str(error) for error in errors)))
 
 
-def _is_finished(site: Site, point: Point, fingerprints: Fingerprints) -> bool:
-    """Tell whether a point is done; what is there of another model, other rows or versions is removed."""
-    journal = Journal(site.work / point.name, point.plan.steps, fingerprints[point.name])
-    if _is_done(journal):
-        return True
+def _check_published(site: Site, undone: Sequence[str]) -> None:
+    """Refuse to do again what was published: a sweep that is tried again is given the points that it lacks, no others.
+
+    Raises:
+        InputError: points that its table has were made of something else; says which versions differ, if any.
+    """
+    published = [name for name in undone if name in _published(site.work / SWEEP) and (site.work / name).exists()]
+    if not published:
+        return
+    then = _read(site.work / published[0] / REPORT, "environment", "packages") or {}
+    now = versions()
+    other = [f"{name} {then.get(name)}, now {now.get(name)}" for name in now if then.get(name) != now.get(name)]
+    raise InputError(
+        f"{', '.join(published)}: made with other inputs or versions than are here now"
+        f"{': ' * bool(other)}{'; '.join(other)}; what was published is not done again",
+        hint="install what it was made with to add the points that failed, choose another directory with -o, "
+        "or --fresh to replace all points",
+    )
+
+
+def _published(sweep: Path) -> set[str]:
+    """Return the points that the table of a finished sweep has results of; none where it is none."""
+    return {row["directory"] for row in _read(sweep, "rows") or () if row.get("directory")}
+
+
+def _taken_over(site: Site, point: Point, journal: Journal) -> bool:
+    """Take a point over from an unfinished sweep, if one has it; what is there of other inputs makes way."""
     if journal.run_dir.exists():
         site.conditions.tell(f"{point.name} was finished before, with other inputs, and is done again")
         shutil.rmtree(journal.run_dir)
     for place in site.elsewhere:
         for report in sorted(place.glob(f"*/{REPORT}")):
             other = replace(journal, run_dir=report.parent)
-            if _digest(report) == point.plan.digest and _is_done(other) and not any(map(other.damaged, other.steps)):
+            asked = _read(report, "recipe", "digest")
+            if asked == point.plan.digest and _is_done(other) and not any(map(other.damaged, other.steps)):
                 site.conditions.tell(f"{point.name} is taken over from {place.name}")
                 _linked(other.run_dir, journal.run_dir)
                 return True
@@ -149,11 +180,15 @@ def _is_done(journal: Journal) -> bool:
     return (journal.run_dir / REPORT).is_file() and all(journal.finished(step) for step in journal.steps)
 
 
-def _digest(report: Path) -> str:
+def _read(file: Path, *path: str) -> Any:
+    """Return what a JSON file has at a path; None where there is no such file, or it has nothing there."""
     try:
-        return str(json.loads(report.read_text(encoding="utf-8"))["recipe"]["digest"])
+        found = json.loads(file.read_text(encoding="utf-8"))
+        for name in path:
+            found = found[name]
     except (OSError, ValueError, KeyError, TypeError):
-        return ""
+        return None
+    return found
 
 
 def _linked(source: Path, place: Path) -> None:
@@ -187,19 +222,22 @@ def _prunings(
             if point.name in left and first not in done:
                 done.add(first)
                 member = Member(point.name, first, kept[first][0])
-                if not _is_kept(site, member):
+                if not _is_kept(member, member.kept) and not _kept_from_elsewhere(site, member):
                     members.append(member)
         if members:
             yield PruneJob(f"family-{number}", tuple(members), tuple(point.name for point in family))
 
 
-def _is_kept(site: Site, member: Member) -> bool:
-    """Tell whether a pruning is done already, in this sweep or in an unfinished one of other points."""
-    if Kept(member.kept).load(member.fingerprint) is not None:
-        return True
+def _is_kept(member: Member, place: Path) -> bool:
+    """Tell whether a pruning is done already, and lies at a place."""
+    return Kept(place).load(member.fingerprint) is not None
+
+
+def _kept_from_elsewhere(site: Site, member: Member) -> bool:
+    """Take a pruning over from an unfinished sweep of other points, if one has it."""
     for place in site.elsewhere:
         for file in sorted(place.glob(f"{SHARED}/*/{FILE}")):
-            if Kept(file.parent).load(member.fingerprint) is not None:
+            if _is_kept(member, file.parent):
                 shutil.rmtree(member.kept, ignore_errors=True)
                 member.kept.parent.mkdir(exist_ok=True)
                 _linked(file.parent, member.kept)

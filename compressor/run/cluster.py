@@ -1,35 +1,26 @@
 """The jobs of a sweep on a Ray cluster: one at a time on every node, which it has for itself.
 
-What is sent is plain data: a worker reads the recipe, checks that it compiles to the same plans with its own plugins,
-and does a job as one process would. Results are files below the sweep's directory, which all nodes must see.
+What a worker is sent, and does, is in ``worker.py``: the places and texts from which it compiles the sweep itself, and
+the job, a dataclass of names and paths. Results are files below the sweep's directory, which all nodes must see.
 """
 
 from __future__ import annotations
 
 import os
-import socket
+from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass
 from importlib import import_module
-from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-import torch
-
-from compressor.errors import CompressorError, SetupError
+from compressor.errors import SetupError
 from compressor.model.files import write_text
-from compressor.plugin.registry import Registry
-from compressor.recipe.loader import load_recipe
-from compressor.recipe.sweep import compile_sweep
 from compressor.run.agenda import Agenda
-from compressor.run.pipeline import Conditions
+from compressor.run.kept import Kept
 from compressor.run.points import Failure, Job, PruneJob, Site
-from compressor.verify.environment import versions
-
-Order = Mapping[str, Any]
-"""What a worker is sent, as plain data."""
+from compressor.run.worker import Order, look, order_of, perform
 
 
 @contextmanager
@@ -64,6 +55,16 @@ def connected(address: str | None) -> Iterator[Cluster | None]:
 
 PASSED = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "HF_HUB_OFFLINE", "HF_HUB_DISABLE_TELEMETRY", "HF_DATASETS_OFFLINE")
 """Variables of the environment that workers are given, where they are set here."""
+ATTEMPTS = 2
+"""So often a job may lose its worker before it is the job that failed: one that takes all memory kills every worker."""
+
+
+class WorkerLostError(ConnectionError):
+    """The process that did a job is gone, or its node; ``node`` is None where only the process is."""
+
+    def __init__(self, message: str, node: Node | None) -> None:
+        super().__init__(message)
+        self.node = node
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,8 @@ class Cluster:
             SetupError: a node cannot work, or all of them went away.
         """
         nodes = self._nodes(site)
-        order = _order(site)
+        order = order_of(site)
+        attempts = Counter[str]()
         waiting: list[Job] = todo.jobs
         running: dict[Any, tuple[Job, Node]] = {}
         while waiting or running:
@@ -114,21 +116,26 @@ class Cluster:
                 names = [one.name for one, _ in running.values()]
                 sent = {**order, "job": job, "beside": site.neighbours(names)}
                 site.conditions.tell(f"{_called(job)} on {idle.name}")
-                running[self._submit(_perform, idle, site, sent)] = (job, idle)
+                running[self._submit(perform, idle, site, sent)] = (job, idle)
             if not running:
                 raise SetupError(f"--ray {self.address}: no node is left", hint="the same command resumes")
             (ref,), _ = self.ray.wait(list(running), num_returns=1)
             job, node = running.pop(ref)
             try:
                 lost = self._result(ref, node)
-            except ConnectionError as error:
-                site.conditions.tell(f"{node.name} went away during {_called(job)}, which is done elsewhere: {error}")
-                nodes = [other for other in nodes if other.id != node.id]
-                waiting.insert(0, job)
-                continue
+            except WorkerLostError as error:
+                attempts[job.name] += 1
+                nodes = [other for other in nodes if other != error.node]
+                what = f"{node.name} went away" if error.node else f"the worker on {node.name} ended"
+                if attempts[job.name] < ATTEMPTS:
+                    site.conditions.tell(f"{what} during {_called(job)}, which is done again: {error}")
+                    waiting.insert(0, job)
+                    continue
+                lost = _given_up(job, f"{what}, and it is not the first worker that this job lost: {error}")
+            else:
+                site.conditions.tell(f"{_called(job)} is done")
             lost = todo.spread(lost) if isinstance(job, PruneJob) else lost
             waiting = [one for one in waiting if one.name not in lost]
-            site.conditions.tell(f"{_called(job)} is done")
             yield from lost.items()
 
     @staticmethod
@@ -150,12 +157,12 @@ class Cluster:
         token = uuid4().hex
         file = site.work / f"seen-{token[:8]}.tmp"
         write_text(file, token)
-        order = {**_order(site), "file": str(file), "token": token}
+        order = {**order_of(site), "file": str(file), "token": token}
         try:
-            for node, ref in [(node, self._submit(_look, node, site, order, whole=False)) for node in nodes]:
+            for node, ref in [(node, self._submit(look, node, site, order, whole=False)) for node in nodes]:
                 try:
                     self._result(ref, node)
-                except ConnectionError as error:
+                except WorkerLostError as error:
                     raise SetupError(f"--ray {self.address}: node {node.name} does not work: {error}") from error
         finally:
             file.unlink()
@@ -181,7 +188,7 @@ class Cluster:
 
         Raises:
             SetupError: the node's environment lacks something.
-            ConnectionError: the node, or its worker, went away.
+            WorkerLostError: the node, or its worker, went away.
         """
         errors = import_module("ray.exceptions")
         try:
@@ -189,7 +196,9 @@ class Cluster:
         except errors.RayTaskError:
             raise
         except errors.RayError as error:
-            raise ConnectionError(str(error).partition("\n")[0]) from error
+            alone = isinstance(error, errors.WorkerCrashedError | errors.OutOfMemoryError)
+            stays = alone and any(one["Alive"] and one["NodeID"] == node.id for one in self.ray.nodes())
+            raise WorkerLostError(str(error).partition("\n")[0], None if stays else node) from error
         if "setup" in answer:
             raise SetupError(f"node {node.name}: {answer['setup']}", hint=answer["hint"])
         return {name: Failure(**failure) for name, failure in answer["failures"].items()}
@@ -199,55 +208,9 @@ def _called(job: Job) -> str:
     return f"pruning for {', '.join(member.point for member in job.members)}" if isinstance(job, PruneJob) else job.name
 
 
-def _order(site: Site) -> dict[str, Any]:
-    recipe = site.plan.first.recipe
-    return {
-        "directory": str(Path.cwd()),
-        "recipe": recipe.source,
-        "overrides": site.plan.overrides,
-        "over": site.plan.over,
-        "digest": site.plan.digest,
-        "work": str(site.work),
-        "device": site.conditions.device.type,
-        "threads": torch.get_num_threads(),
-        "versions": versions(),
-    }
-
-
-def _look(order: Order) -> dict[str, Any]:
-    """Tell, on a node, whether it can work."""
-    try:
-        seen = Path(order["file"]).read_text(encoding="utf-8")
-    except OSError:
-        seen = ""
-    if seen != order["token"] or not Path(order["directory"]).is_dir():
-        place = order["work"] if seen != order["token"] else order["directory"]
-        hint = "let -o be, and start in, a directory of a filesystem that all nodes see"
-        return {"setup": f"does not see {place}", "hint": hint}
-    mine = versions()
-    other = [
-        f"{name} {mine.get(name)} for {version}"
-        for name, version in order["versions"].items()
-        if mine.get(name) != version
-    ]
-    if other:
-        return {"setup": f"has other versions: {', '.join(other)}", "hint": "install the same on all nodes"}
-    return {"failures": {}}
-
-
-def _perform(order: Order) -> dict[str, Any]:
-    """Do a job, on a node."""
-    os.chdir(order["directory"])
-    with suppress(RuntimeError):
-        torch.set_num_threads(order["threads"])
-    try:
-        registry = Registry.load()
-        plan = compile_sweep(load_recipe(order["recipe"], overrides=order["overrides"]), registry, over=order["over"])
-        if plan.digest != order["digest"]:
-            hint = "install the same plugins in the same versions on all nodes"
-            return {"setup": "the recipe is another sweep there", "hint": hint}
-        site = Site(plan, Path(order["work"]), Conditions(registry, torch.device(order["device"])))
-        failures = site.perform(order["job"], order["beside"])
-    except CompressorError as error:
-        return {"setup": f"{socket.gethostname()}: {error.message}", "hint": error.hint}
-    return {"failures": {name: asdict(failure) for name, failure in failures.items()}}
+def _given_up(job: Job, message: str) -> dict[str, Failure]:
+    """Return the failure of a job that is not tried again; of a pruning, of all points that are not pruned for."""
+    names = [job.name]
+    if isinstance(job, PruneJob):
+        names = [one.point for one in job.members if Kept(one.kept).load(one.fingerprint) is None]
+    return dict.fromkeys(names, Failure("WorkerLostError", message, SetupError.exit_code))

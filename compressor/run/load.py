@@ -26,9 +26,8 @@ from compressor.run.preflight import (
     check_lengths,
     check_problem,
     check_training,
-    reads_texts,
-    trainings,
     trains_head,
+    what_is_read,
 )
 from compressor.run.session import Session
 
@@ -219,14 +218,11 @@ def open_session(plan: Plan, registry: Registry, run_dir: Path, device: torch.de
     check_lengths(plan, longest)
     check_training(plan, device)
     tokenizer = load_tokenizer(source, longest=longest)
-    reads_all = any(trainings(plan)) or any(reads_texts(plan))
+    read = what_is_read(plan)
     train = load_rows(plan.task, "train", tokenizer, label2id=config.label2id)
     calibration = draw_calibration(train, plan.calibration, tokenizer, seed=recipe.seed)
     validation = (
-        # Read now, though few steps need them: a mistake is better found before an hour of pruning.
-        load_rows(plan.task, "validation", tokenizer, label2id=config.label2id).to_list()
-        if reads_all or any(step.verb in {"quantize", "verify"} for step in plan.steps)
-        else []
+        load_rows(plan.task, "validation", tokenizer, label2id=config.label2id).to_list() if read.validation else []
     )
     _check_ids((*calibration.rows, *validation), model, recipe.model)
     return Session(
@@ -241,6 +237,6 @@ def open_session(plan: Plan, registry: Registry, run_dir: Path, device: torch.de
         calibration=calibration,
         source=source,
         validation=validation,
-        train_rows=cast("Sequence[Mapping[str, Any]]", train) if reads_all else (),
-        train_digest=rows_digest(cast("Sequence[Mapping[str, Any]]", train)) if reads_all else "",
+        train_rows=cast("Sequence[Mapping[str, Any]]", train) if read.train else (),
+        train_digest=rows_digest(cast("Sequence[Mapping[str, Any]]", train)) if read.train else "",
     )

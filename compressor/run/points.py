@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import shutil
+import traceback
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,7 +12,7 @@ from typing import Any, cast
 
 import torch
 
-from compressor.errors import CompressorError, SetupError
+from compressor.errors import CompressorError, SetupError, memory_ran_out
 from compressor.plugin.components import PruningMethod
 from compressor.recipe.sweep import Point, SweepPlan
 from compressor.run.calls import plugin_call, read_only
@@ -21,6 +23,8 @@ from compressor.run.pruning import checked_pruned
 from compressor.run.session import Session
 from compressor.run.workplace import log_file
 
+EXPECTED = (CompressorError, MemoryError, OSError, RuntimeError)
+"""What a job may end with that is no bug; the last two where memory ran out: torch and the system say it so."""
 SHARED = "shared"
 """Where prunings that were done together wait while the points run."""
 
@@ -137,7 +141,7 @@ class Site:
         conditions = replace(self.conditions, kept=kept, beside=beside, keep_stages=True)
         try:
             run(point.plan, self.work / point.name, conditions)
-        except CompressorError as error:
+        except EXPECTED as error:
             return {job.name: _failed(error)}
         return {}
 
@@ -156,7 +160,7 @@ class Site:
         (session.run_dir / STAGES / first.steps[0].slug).mkdir(parents=True, exist_ok=True)
         try:
             self._prune_together(session, job, job.members)
-        except CompressorError as error:
+        except EXPECTED as error:
             failure = _failed(error)
             left = [one for one in job.members if Kept(one.kept).load(one.fingerprint) is None]
             if len(job.members) == 1:
@@ -166,7 +170,7 @@ class Site:
             for member in left:
                 try:
                     self._prune_together(session, job, [member])
-                except CompressorError as alone:
+                except EXPECTED as alone:
                     yield member.point, _failed(alone)
 
     def _prune_together(self, session: Session, job: PruneJob, members: Sequence[Member]) -> None:
@@ -190,8 +194,17 @@ class Site:
                 self.conditions.tell(f"{step.slug} of {member.point} is kept")
 
 
-def _failed(error: CompressorError) -> Failure:
-    """Return the failure of a point; what would happen to all of them is raised again."""
-    if isinstance(error, SetupError):
+def _failed(error: Exception) -> Failure:
+    """Return the failure of a point; what would happen to all of them, and what is a bug, is raised again.
+
+    Where memory ran out, what the point held is let go: the next one may need less.
+    """
+    if memory_ran_out(error):
+        traceback.clear_frames(error.__traceback__)
+        gc.collect()
+        torch.cuda.empty_cache()
+        said = str(error).strip().partition("\n")[0]
+        return Failure(type(error).__name__, f"memory ran out{': ' * bool(said)}{said}", SetupError.exit_code)
+    if isinstance(error, SetupError) or not isinstance(error, CompressorError):
         raise error
     return Failure.of(error)

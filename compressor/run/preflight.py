@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import torch
 from transformers.integrations.integration_utils import get_reporting_integration_callbacks
@@ -42,6 +42,22 @@ def reads_texts(plan: Plan) -> Iterator[PruningMethod]:
     for step in plan.steps:
         if isinstance(step.component, PruningMethod) and step.component.reads_texts:
             yield step.component
+
+
+class RowsRead(NamedTuple):
+    """Which rows a run reads all of, beside those that it draws from the train split."""
+
+    train: bool
+    validation: bool
+
+
+def what_is_read(plan: Plan) -> RowsRead:
+    """Return which rows a plan's steps read. Validation rows are read wherever train rows are.
+
+    Few of those steps need them: a mistake in them is better found before an hour of pruning.
+    """
+    train = any(trainings(plan)) or any(reads_texts(plan))
+    return RowsRead(train, validation=train or any(step.verb in {"quantize", "verify"} for step in plan.steps))
 
 
 def trains_head(plan: Plan) -> bool:

@@ -44,11 +44,12 @@ def run_sweep(
 
     Returns:
         The directory and what ``sweep.json`` holds; its schema is in ``verify/pareto.py``. Points that failed are in it
-        with their reasons; the same call tries them again.
+        with their reasons; the same call tries them again, and leaves the others as they are.
 
     Raises:
-        CompressorError: as ``run`` does of what concerns all points, or no point could be finished; finished points, and
-            what is pruned already, stay for the next attempt.
+        CompressorError: as ``run`` does of what concerns all points, or no point could be finished, or points that are
+            tried again were to stand beside ones of other inputs or versions; finished points, and what is pruned
+            already, stay for the next attempt.
     """
     place = Workplace(
         out.resolve(),
@@ -58,14 +59,14 @@ def run_sweep(
         writer="compress sweep",
         begun=(SHARED, "*/stages"),
         finished=(f"{SHARED}/*/{FILE}", "*/stages/*/stage.json"),
+        again=lambda directory: _incomplete(directory, plan),
     )
     if Processes.of_environment().count > 1:
         raise SetupError(
             "compress sweep runs in one process, and was started in several", hint="start it without torchrun"
         )
-    if not fresh and _incomplete(place.out, plan):
-        place.reopen()
-    place.check()
+    if fresh or not place.again(place.out):
+        place.check()
     for point in plan.points:
         check_runtime(point.plan)
     with connected(ray) as cluster, place.opened() as work:

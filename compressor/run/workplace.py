@@ -31,6 +31,7 @@ class Workplace:
         writer: the command that makes them.
         begun: patterns of what shows that a first stage was reached; nothing to look into is left behind before that.
         finished: patterns of what a refused attempt leaves for the next one; without any it leaves nothing.
+        again: tells of a finished directory whether some of it is to be done again: work then goes on in it.
     """
 
     out: Path
@@ -40,6 +41,7 @@ class Workplace:
     writer: str = "compress apply"
     begun: tuple[str, ...] = ("stages",)
     finished: tuple[str, ...] = ("stages/*/stage.json",)
+    again: Callable[[Path], bool] = lambda _: False
 
     @property
     def work(self) -> Path:
@@ -50,12 +52,14 @@ class Workplace:
     def opened(self) -> Iterator[Path]:
         """Yield the directory to work in, alone; ``out`` appears by one rename when the block is done.
 
+        Where work goes on in a finished ``out``, that is moved there first, and is back when the block fails.
+
         Raises:
             InputError: ``out`` exists, or cannot be made, or another process is at work on it.
             SetupError: the disk is full.
         """
         self._make()
-        with self._alone(), self._tidied(), self._full_disk_named():
+        with self._alone(), self._put_back() if self._reopened() else self._tidied(), self._full_disk_named():
             self.check()  # another process may have finished it before this one had the lock
             if self.fresh:
                 shutil.rmtree(self.work)
@@ -63,15 +67,26 @@ class Workplace:
             yield self.work
             self._publish()
 
-    def reopen(self) -> None:
-        """Move the finished directory back to where work happens: some of it is to be done again.
+    def _reopened(self) -> bool:
+        """Move a finished directory to where work happens, if some of it is to be done again; tell whether it is."""
+        if not self.out.exists() and self.again(self.work):  # a process that went on in it was killed
+            self.work.replace(self.out)
+            self._make()
+        if self.fresh or any(self.work.iterdir()) or not self.again(self.out):
+            return False
+        self.work.rmdir()
+        self.out.replace(self.work)
+        return True
 
-        Raises:
-            InputError: another process is at work on it.
-        """
-        with self._alone():
-            if self.out.exists() and not self.work.exists():
-                self.out.replace(self.work)
+    @contextmanager
+    def _put_back(self) -> Iterator[None]:
+        """Let a directory that was finished before be where it was, whatever ends the attempt to go on in it."""
+        try:
+            yield
+        except BaseException:
+            if not self.out.exists():
+                self.work.replace(self.out)
+            raise
 
     def unfinished(self) -> list[Path]:
         """Return where other recipes began to make the same directory; whoever holds its lock is alone in all of them.

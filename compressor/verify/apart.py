@@ -16,10 +16,10 @@ from collections.abc import Mapping
 from importlib import import_module
 from typing import Any
 
-from compressor.errors import CompressorError, InputError, SetupError, ran_out
+from compressor.errors import CompressorError, InputError, MemoryShortageError, SetupError, memory_ran_out, ran_out
 
 INTERRUPTED = 130
-KINDS = {kind.__name__: kind for kind in (InputError, SetupError)}
+KINDS = {kind.__name__: kind for kind in (InputError, SetupError, MemoryShortageError)}
 """Errors that go on as what they are."""
 
 
@@ -51,7 +51,8 @@ def ask(module: str, request: Mapping[str, Any], *, patience: float | None = Non
     except subprocess.CalledProcessError as error:
         if error.returncode == INTERRUPTED:
             raise KeyboardInterrupt from error
-        raise SetupError(f"the process that measures ended early: {_ending(error.returncode)}") from error
+        lacking = MemoryShortageError if -error.returncode == signal.SIGKILL else SetupError
+        raise lacking(f"the process that measures ended early: {_ending(error.returncode)}") from error
     reply: dict[str, Any] = json.loads(done.stdout)
     if "failure" in reply:
         raise KINDS.get(reply["failure"], CompressorError)(reply["message"], hint=reply["hint"])
@@ -77,7 +78,8 @@ def reply(module: str, request: Mapping[str, Any]) -> dict[str, Any]:
         return {"failure": type(error).__name__, "message": error.message, "hint": error.hint}
     except Exception as error:  # noqa: BLE001 - it goes on in the process that asked
         if ran_out(error):
-            return {"failure": SetupError.__name__, "message": str(error), "hint": "free memory or disk"}
+            lacking = MemoryShortageError if memory_ran_out(error) else SetupError
+            return {"failure": lacking.__name__, "message": str(error), "hint": "free memory or disk"}
         return {
             "bug": f"{type(error).__name__} in the process that measures: {error}",
             "traceback": traceback.format_exc(),

@@ -49,10 +49,12 @@ def _warnings(reports: Mapping[str, Data]) -> Iterator[str]:
     """Yield what differs between runs and should not where figures are compared."""
     weights = {name: report["inputs"].get("weights_sha256") for name, report in reports.items()}
     rows = {name: (report.get("quality") or {}).get("rows_sha256") for name, report in reports.items()}
+    metrics = {name: (report.get("quality") or {}).get("metric") for name, report in reports.items()}
     tasks = {name: report["recipe"]["task"]["name"] for name, report in reports.items()}
     machines = {name: machine(report.get("environment") or {}) for name, report in reports.items()}
     yield from _differing("compressed from different weights: changes are against different dense models", weights)
     yield from _differing("different tasks: metrics cannot be compared", tasks, tell=True)
+    yield from _differing("judged by different metrics, which cannot be compared", metrics, tell=True)
     yield from _differing("judged on different rows: metrics cannot be compared", rows)
     cpus = {name: f"{found[0]}, {found[2]} cores usable" for name, found in machines.items()}
     told = len(set(cpus.values())) > 1

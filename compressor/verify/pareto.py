@@ -112,8 +112,8 @@ def family(points: Mapping[str, tuple[Any, Data]], baselines: Sequence[Data] = (
     """Return the rows of a sweep, marked: dense, baselines, points.
 
     Where the points do not share one dense model and its rows (a sweep over ``seed`` may draw others), each dense
-    result has a row, and there is no front; nor where the first shape that was timed, what ran it, or the machine
-    differs. Where points are quantised, their rows are of the int8 files, and the dense model's int8 file has one.
+    result has a row, and there is no front; nor where the metric, the first shape that was timed, what ran it, or the
+    machine differs. Rows of quantised points are of their int8 files, and the dense model's int8 file has one.
 
     Args:
         points: settings and report of every point, by name.
@@ -141,8 +141,9 @@ def machine(environment: Data) -> tuple[Any, ...]:
 
 def _subject(report: Data) -> tuple[Any, ...]:
     """Return what a point was compared with and on what: equal for points whose figures can be compared."""
-    asked = report["recipe"]["task"], report["model"].get("bytes", {}).get("dense")
-    return (report["inputs"]["weights_sha256"], report.get("quality", {}).get("rows_sha256"), *asked)
+    judged = [(report.get("quality") or {}).get(name) for name in ("rows_sha256", "metric")]
+    dense = report["inputs"]["weights_sha256"], report["model"].get("bytes", {}).get("dense")
+    return (report["recipe"]["task"], *dense, *judged)
 
 
 def _timed(measured: Data) -> tuple[int, int, str]:
@@ -252,9 +253,7 @@ def notes(rows: Sequence[Data]) -> dict[str, tuple[str, ...]]:
         f"Front: no other row is at least as good in {timed['metric']} and in latency at {place}, and better in one; "
         "intervals are not counted"
     )
-    none = (
-        "No front: the points do not share one dense model, its rows, the first shape that was timed, and the machine"
-    )
+    none = "No front: the points do not share one dense model, its rows, the metric, the first timed shape, and the machine"
     ran = " and ".join(dict.fromkeys(setting(one["latency"][0]) for one in rows if one["latency"]))
     clock = f"Latency: ratio to dense, {ran}, every point timed in turns with dense in its own run"
     return {"size and front": (front if marked else none, *failed), "latency, ratio to dense": (clock,)}

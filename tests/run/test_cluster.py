@@ -33,6 +33,14 @@ class RayTaskError(RayError):
     pass
 
 
+class WorkerCrashedError(RayError):
+    pass
+
+
+class OutOfMemoryError(RayError):
+    pass
+
+
 @dataclass(frozen=True, eq=False)
 class Reference:
     """What a task gave."""
@@ -93,7 +101,12 @@ def connect(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Ray]:
     def made(change: Change = lambda _, order: order) -> Ray:
         ray = Ray(change)
         strategies = SimpleNamespace(NodeAffinitySchedulingStrategy=SimpleNamespace)
-        errors = SimpleNamespace(RayError=RayError, RayTaskError=RayTaskError)
+        errors = SimpleNamespace(
+            RayError=RayError,
+            RayTaskError=RayTaskError,
+            WorkerCrashedError=WorkerCrashedError,
+            OutOfMemoryError=OutOfMemoryError,
+        )
         monkeypatch.setitem(sys.modules, "ray", ray)
         monkeypatch.setitem(sys.modules, "ray.util.scheduling_strategies", strategies)
         monkeypatch.setitem(sys.modules, "ray.exceptions", errors)
@@ -150,6 +163,38 @@ def test_what_a_lost_node_was_doing_is_done_elsewhere(connect: Callable[..., Ray
     assert any(line.startswith("one went away during pruning for macs-0.6, macs-0.3") for line in said)
 
 
+@pytest.mark.parametrize("kind", [WorkerCrashedError, OutOfMemoryError])
+def test_a_job_that_takes_its_workers_down_fails_and_the_nodes_stay(
+    kind: type[RayError], connect: Callable[..., Ray], recipe: Path, tmp_path: Path
+):
+    def crash(_: str, order: Mapping[str, Any]) -> Mapping[str, Any]:
+        if "job" in order and order["job"].name == "macs-0.6":
+            raise kind("the worker died")
+        return order
+
+    ray = connect(crash)
+    result, said = swept(recipe, tmp_path / "ray", ray="auto")
+    assert [name for _, name, _ in ray.sent].count("macs-0.6") == 2
+    errors = {row["name"]: row["error"]["exit_code"] for row in result.report["rows"] if row.get("error")}
+    assert errors == {"macs-0.6": 3}
+    assert "macs-0.6 is done" not in said
+    assert (tmp_path / "ray" / "macs-0.3" / "model.safetensors").exists()
+
+
+def test_a_pruning_that_takes_its_workers_down_fails_for_its_points_alone(
+    connect: Callable[..., Ray], recipe: Path, tmp_path: Path
+):
+    def crash(_: str, order: Mapping[str, Any]) -> Mapping[str, Any]:
+        if "job" in order and order["job"].name == "family-1":
+            raise OutOfMemoryError("the worker was killed")
+        return order
+
+    connect(crash)
+    result, _ = swept(recipe, tmp_path / "ray", "steps.0.prune.method=obs,fisher", ray="auto")
+    failed = [row["name"] for row in result.report["rows"] if row.get("error")]
+    assert failed == ["obs_macs-0.6", "obs_macs-0.3"]
+
+
 def test_a_point_that_fails_on_a_node_is_listed(connect: Callable[..., Ray], recipe: Path, tmp_path: Path):
     connect()
     steps = ",".join(f"{{method: drop-layers, target: {{layers: {layers}}}}}" for layers in (0.7, 0.1))
@@ -158,6 +203,24 @@ def test_a_point_that_fails_on_a_node_is_listed(connect: Callable[..., Ray], rec
     assert (good["name"], good.get("error")) == ("prune-drop-layers-target-layers-0.7", None)
     assert (failed["name"], failed["error"]["exit_code"]) == ("prune-drop-layers-target-layers-0.1", 2)
     assert "keeps no layer" in failed["error"]["message"]
+
+
+@pytest.mark.parametrize("nodes", [None, []], ids=["no cluster", "no node"])
+def test_what_was_published_is_where_it_was_when_no_cluster_answers(
+    nodes: Any, connect: Callable[..., Ray], recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    steps = ",".join(f"{{method: drop-layers, target: {{layers: {layers}}}}}" for layers in (0.7, 0.1))
+    over, out = f"steps.0.prune={steps}", tmp_path / "family"
+    swept(recipe, out, over)
+    before = (out / "sweep.json").read_bytes()
+    connect()
+    monkeypatch.setattr(Ray, "nodes", lambda _: nodes)
+    if nodes is None:
+        monkeypatch.setattr(Ray, "init", lambda *_, **__: (_ for _ in ()).throw(ConnectionError("nobody there")))
+    with pytest.raises(SetupError, match=r"no Ray cluster answers|no node of the cluster"):
+        swept(recipe, out, over, ray="mistyped:6379")
+    assert (out / "sweep.json").read_bytes() == before
+    assert [path.name for path in tmp_path.glob("family*")] == ["family"]
 
 
 CANNOT: dict[str, tuple[Change, str]] = {

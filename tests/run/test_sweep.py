@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -18,9 +19,11 @@ from compressor.plugin import Pruned, PruningMethod, Registry, Target, hookimpl
 from compressor.recipe.loader import load_recipe
 from compressor.recipe.plan import compile_plan
 from compressor.recipe.sweep import compile_sweep
+from compressor.run import agenda, fingerprints
 from compressor.run.pipeline import Conditions, Finished, run
 from compressor.run.sweep import run_sweep
 from compressor.testing import tiny_checkpoint
+from compressor.verify import environment
 from tests import lookup
 from tests.lookup import hurry
 from tests.run.test_pipeline import files, with_plugin
@@ -77,6 +80,16 @@ class Drawn(PruningMethod):
         return Pruned(Masks(keep), weights=weights)
 
 
+class Reads(Together):
+    """Decides by the tokenizer and every train row, as ``vocabulary`` does."""
+
+    name = "reads"
+
+    @property
+    def reads_texts(self) -> bool:
+        return True
+
+
 class Few(Together):
     """Gives one result, whatever it is asked for."""
 
@@ -96,7 +109,7 @@ class Stopping:
 
     @hookimpl
     def compressor_components(self) -> Any:
-        return [Together, Drawn, Few, *self.also]
+        return [Together, Drawn, Few, Reads, *self.also]
 
     @hookimpl(wrapper=True)
     def compressor_run_step(self, step: Any) -> Any:
@@ -274,6 +287,80 @@ def test_a_target_that_cannot_be_met_is_listed_and_stops_no_other_point(tmp_path
         swept(recipe, out)
 
 
+def tree(directory: Path) -> dict[str, bytes]:
+    """Return the files of a published sweep; its log tells of attempts as well."""
+    return {name: found for name, found in files(directory).items() if name != "logs/run.log"}
+
+
+@pytest.fixture
+def one_failed(tmp_path: Path) -> tuple[Path, Path]:
+    """Return a recipe and its published sweep, of which one point failed that would not fail again."""
+    recipe, out = pruning(tmp_path), tmp_path / "family"
+    STOP.update({"at": 0.5, "with": InputError("out of reach")})
+    swept(recipe, out)
+    STOP["at"] = None
+    return recipe, out
+
+
+def test_a_failed_point_is_not_tried_again_beside_points_of_other_versions(
+    one_failed: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+):
+    recipe, out = one_failed
+    before, calls = tree(out), len(Together.calls)
+    now = {**environment.versions(), "numpy": "99.0"}
+    for module in (agenda, fingerprints):
+        monkeypatch.setattr(module, "versions", lambda: now)
+    with pytest.raises(
+        InputError, match=r"macs-0.75, macs-0.25: made with other .*: numpy [\d.]+, now 99\.0;"
+    ) as error:
+        swept(recipe, out)
+    assert "--fresh to replace all points" in error.value.hint
+    assert (tree(out), len(Together.calls)) == (before, calls), "nothing that was published is done again or lost"
+    assert not list(out.parent.glob("family.*"))
+    result = swept(recipe, out, fresh=True)
+    assert not any(row.get("error") for row in result.report["rows"])
+
+
+def test_other_weights_undo_no_published_point(one_failed: tuple[Path, Path]):
+    recipe, out = one_failed
+    before = tree(out)
+    tiny_checkpoint(recipe.parent / "checkpoint", seed=1)
+    with pytest.raises(InputError, match=r"made with other inputs or versions than are here now; what was published"):
+        swept(recipe, out)
+    assert tree(out) == before
+
+
+@pytest.mark.parametrize("error", [SetupError("no memory"), KeyboardInterrupt()], ids=repr)
+def test_what_was_published_is_where_it_was_when_trying_again_ends(one_failed: tuple[Path, Path], error: BaseException):
+    recipe, out = one_failed
+    before = tree(out)
+    STOP.update({"at": 0.5, "with": error})
+    with pytest.raises(type(error)):
+        swept(recipe, out)
+    after = tree(out)
+    assert {name: after[name] for name in before} == before
+    STOP["at"] = None
+    again = swept(recipe, out)
+    assert not any(row.get("error") for row in again.report["rows"])
+    assert not list(out.parent.glob("family.*"))
+
+
+def test_a_sweep_that_was_killed_while_it_was_tried_again_undoes_no_published_point(one_failed: tuple[Path, Path]):
+    recipe, out = one_failed
+    before, plan = tree(out), compile_sweep(load_recipe(recipe), with_plugin(Stopping()))
+    work = out.with_name(f"family.partial-{plan.digest[:12]}")
+    out.rename(work)  # as a process leaves it that is killed where it cannot put it back
+    weights = (recipe.parent / "checkpoint" / "model.safetensors").read_bytes()
+    tiny_checkpoint(recipe.parent / "checkpoint", seed=1)
+    with pytest.raises(InputError, match="what was published is not done again"):
+        swept(recipe, out)
+    assert tree(out) == before
+    (recipe.parent / "checkpoint" / "model.safetensors").write_bytes(weights)
+    out.rename(work)
+    result = swept(recipe, out)
+    assert not any(row.get("error") for row in result.report["rows"])
+
+
 def test_a_plugin_that_fails_at_one_point_stops_no_other(tmp_path: Path):
     recipe = pruning(tmp_path, steps=[{"prune": {"method": "together", "target": {"macs": 0.5}}}])
     STOP.update({"at": 0.5, "with": RuntimeError("oops")})
@@ -306,6 +393,40 @@ def test_a_method_that_gives_too_few_results_is_named_and_asked_one_by_one(tmp_p
     assert result.passed
 
 
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), MemoryError()], ids=repr)
+def test_memory_that_runs_out_at_one_point_stops_no_other(tmp_path: Path, error: Exception):
+    STOP.update({"at": 0.5, "with": error})
+    result = swept(pruning(tmp_path), tmp_path / "family")
+    (failed,) = (row for row in result.report["rows"] if row.get("error"))
+    assert (failed["name"], failed["error"]["exit_code"]) == ("macs-0.5", 3)
+    assert failed["error"]["message"].startswith("memory ran out")
+
+
+def test_memory_that_runs_out_in_a_points_own_steps_stops_no_other(tmp_path: Path):
+    class Greedy:
+        @hookimpl
+        def compressor_components(self) -> Any:
+            return [Together, Drawn, Few]
+
+        @hookimpl(wrapper=True)
+        def compressor_run_step(self, session: Any) -> Any:
+            found = yield
+            if session.run_dir.name.startswith("macs-0.75"):
+                torch.empty(2**55, dtype=torch.uint8)
+            return found
+
+    result = swept(pruning(tmp_path), tmp_path / "family", plugin=Greedy())
+    failed = {row["name"]: row["error"]["message"] for row in result.report["rows"] if row.get("error")}
+    assert list(failed) == ["macs-0.75"]
+    assert "memory ran out: " in failed["macs-0.75"]
+
+
+def test_a_disk_that_is_full_at_one_point_ends_the_sweep(tmp_path: Path):
+    STOP.update({"at": 0.5, "with": OSError(errno.ENOSPC, "No space left on device")})
+    with pytest.raises(SetupError, match="the disk is full"):
+        swept(pruning(tmp_path), tmp_path / "family")
+
+
 def test_combinations_prune_together_where_only_the_target_differs(tmp_path: Path):
     recipe = pruning(tmp_path, steps=[{"prune": {"method": "together", "target": {"macs": [0.75, 0.5]}}}])
     result = swept(recipe, tmp_path / "family", "steps.0.prune.method=together,drawn", "seed=0,1")
@@ -318,6 +439,17 @@ def test_combinations_prune_together_where_only_the_target_differs(tmp_path: Pat
     point = tmp_path / "family" / "drawn_seed-1_macs-0.5"
     for name in ("model.safetensors", "stages/01-prune/masks.safetensors"):
         assert (point / name).read_bytes() == (alone / name).read_bytes()
+
+
+def test_a_point_that_reads_more_rows_than_the_others_is_what_apply_writes(tmp_path: Path):
+    recipe = pruning(tmp_path, steps=[{"prune": {"method": "together", "target": {"macs": [0.75, 0.5]}}}])
+    method = "steps.0.prune.method"
+    swept(recipe, tmp_path / "family", f"{method}=together,reads")
+    assert Together.calls == [[0.75, 0.5], [0.75, 0.5]], "what was pruned for a point is what its run takes"
+    alone = applied(recipe, tmp_path / "alone", f"{MACS}=0.5", f"{method}=reads")
+    stages = [place / "stages" / "01-prune" / "stage.json" for place in (tmp_path / "family" / "reads_macs-0.5", alone)]
+    one, other = (json.loads(stage.read_text())["fingerprint"] for stage in stages)
+    assert one == other, "of every train row, though the point that was loaded first reads none"
 
 
 def test_stages_that_points_share_are_done_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
