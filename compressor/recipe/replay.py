@@ -3,7 +3,8 @@
 What decides the bytes of the result refuses: options, seed, weights, config, rows (exit code 2), and versions of
 libraries and plugins, Python's feature release and the class of the device (exit code 3). What may change rounding (or latency tables), and
 usually does not, is only said: the CPU, its features, the number of threads, the GPU, the platform, Python's patch
-release. Where the recipe says where things *are* (the model, the task's files), their contents decide.
+release. Where the recipe says where things *are* (the model, the files of the task and of steps, the revision of a data
+set), their contents decide.
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ from compressor.recipe.lock import Lock, flat
 NOTHING = "nothing"
 UNCOMPARED = ("digest", "source", "overrides", "recipe.name", "inputs.model_revision", "inputs.calibration")
 """What is no cause: paths, and what is compared otherwise."""
-PLACES = ("recipe.model", "recipe.revision")
+PLACES = ("recipe.model", "recipe.revision", "recipe.task.dataset.revision")
+HASH = "sha256"
+"""Ends the names of inputs that decide; the others say where rows come from."""
 SHOWN = 8
 """Rows that a difference names."""
 
@@ -96,6 +99,8 @@ def _weight(path: str, locked: Any, present: Any) -> Weight:
     if path == "environment.python" and _feature_release(locked) == _feature_release(present):
         return "note"
     if path == "environment.platform" or (_under(path, ("hardware",)) and path != "hardware.device"):
+        return "note"
+    if _under(path, ("inputs",)) and not path.endswith(HASH):
         return "note"
     return "input" if _under(path, ("recipe", "inputs")) else "environment"
 

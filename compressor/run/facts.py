@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -11,6 +14,7 @@ from compressor.model import checkpoint
 from compressor.model.companions import tokenizer_paths
 from compressor.model.files import sha256
 from compressor.recipe.lock import Row, locked_facts
+from compressor.recipe.plan import Plan
 from compressor.run.calls import plugin_call
 from compressor.run.data import Calibration, rows_digest
 from compressor.run.fingerprints import config_text
@@ -42,6 +46,20 @@ def facts_of(session: Session) -> dict[str, Any]:
         },
         inputs=_inputs(session),
     )
+
+
+def as_locked(plan: Plan, facts: Mapping[str, Any]) -> Plan:
+    """Return the plan with a task that reads the data at the version that was read; as it is where it names another.
+
+    Args:
+        plan: of a replay, or of a finished run that is measured again.
+        facts: what the lock file says.
+    """
+    asked, locked = json.loads(json.dumps(plan.resolved()["task"])), facts.get("recipe", {}).get("task")
+    if asked != locked:
+        return plan
+    with plugin_call(plan.task, "asking for the rows that were locked"):
+        return replace(plan, task=plan.task.pinned_to(facts.get("inputs", {})))
 
 
 def _inputs(session: Session) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from compressor.recipe.plan import Plan, Step
 from compressor.recipe.replay import check_locked
 from compressor.run import steps
 from compressor.run.calls import plugin_call
-from compressor.run.facts import facts_of
+from compressor.run.facts import as_locked, facts_of
 from compressor.run.fingerprints import stage_fingerprints
 from compressor.run.journal import TABLES, Journal
 from compressor.run.kept import Kept
@@ -101,6 +101,8 @@ def run(plan: Plan, out: Path, conditions: Conditions, *, fresh: bool = False) -
     place = Workplace(out.resolve(), plan.digest, fresh=fresh)
     processes = Processes.of_environment()
     check_runtime(plan)
+    if conditions.locked is not None:
+        plan = as_locked(plan, conditions.locked.facts)
     if CORE not in {plugin.entry_point for plugin in conditions.registry.plugins}:
         conditions.registry.register(steps, CORE)
     with together(processes):

@@ -20,7 +20,7 @@ FACTS: dict[str, Any] = {
         "name": "toy",
         "model": "owner/model",
         "revision": None,
-        "task": {"name": "glue", "path": "data", "max_length": 128},
+        "task": {"name": "glue", "path": "data", "dataset": {"revision": None}, "max_length": 128},
         "seed": 0,
         "steps": [{"prune": {"method": "obs", "damping": 0.5}}, {"export": {"opset": 20}}],
     },
@@ -33,6 +33,7 @@ FACTS: dict[str, Any] = {
         "config_sha256": "c",
         "calibration": {"rows": 3, "sha256": "r", "ids": [2, 5, 11], "row_sha256": "a1 b2 c3"},
         "validation_sha256": "v",
+        "dataset_revision": "0123abc",
     },
 }
 LOCK = Lock(Path("out/recipe.lock.yaml"), FACTS, {"model.onnx": "m", "model.safetensors": "s"})
@@ -114,6 +115,11 @@ def test_what_decides_the_bytes_refuses_and_is_named(values: dict[str, Any], err
             {"recipe__task__path": str(Path(__file__).parent)},
             f"recipe.task.path: locked data, present {Path(__file__).parent}",
         ),
+        (
+            {"recipe__task__dataset__revision": "0123abc"},
+            "recipe.task.dataset.revision: locked null, present 0123abc",
+        ),
+        ({"inputs__dataset_revision": "4567def"}, "inputs.dataset_revision: locked 0123abc, present 4567def"),
         ({"environment__python": "3.11.4"}, "environment.python: locked 3.11.9, present 3.11.4"),
         ({"hardware__cpu": "Zen 5"}, "hardware.cpu: locked Zen 4, present Zen 5"),
         ({"hardware__cpu_features": []}, 'hardware.cpu_features: locked ["avx2"], present []'),

@@ -62,7 +62,7 @@ def _loaded(options: DatasetOptions, name: str) -> Dataset:
 
 def _revision(options: DatasetOptions) -> str | None:
     """Return the commit, where the hub says which one it is, so that what is read is what is locked."""
-    return commit(options.path, options.revision) if options.directory is None else None
+    return (options.commit or commit(options.path, options.revision)) if options.directory is None else None
 
 
 @lru_cache
