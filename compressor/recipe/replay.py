@@ -10,7 +10,7 @@ set), their contents decide.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -54,18 +54,19 @@ def _shown(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def check_locked(lock: Lock, present: Mapping[str, Any]) -> list[Difference]:
+def check_locked(lock: Lock, present: Mapping[str, Any], *, files: Collection[str] = ()) -> list[Difference]:
     """Compare everything that is locked with the present; return the differences that do not matter by themselves.
 
     Args:
         lock: the lock file.
         present: facts of the run that is about to begin.
+        files: that options of steps name, and whose hashes are among the facts.
 
     Raises:
         InputError: what is asked or read differs; all differences are named.
         SetupError: nothing but what it runs with differs.
     """
-    found = list(differences(lock.facts, json.loads(json.dumps(present))))
+    found = list(differences(lock.facts, json.loads(json.dumps(present)), files))
     refusing = [one for one in found if one.weight != "note"]
     if not refusing:
         return found
@@ -78,14 +79,14 @@ def check_locked(lock: Lock, present: Mapping[str, Any]) -> list[Difference]:
     )
 
 
-def differences(locked: Mapping[str, Any], present: Mapping[str, Any]) -> Iterator[Difference]:
+def differences(locked: Mapping[str, Any], present: Mapping[str, Any], files: Collection[str]) -> Iterator[Difference]:
     """Yield what differs, in the order of the lock file."""
     then, now = dict(flat(locked)), dict(flat(present))
     found = []
     for path in {**then, **now}:
         one, other = then.get(path, NOTHING), now.get(path, NOTHING)
         if one != other and not _under(path, UNCOMPARED):
-            found.append(Difference(path, one, other, _weight(path, one, other)))
+            found.append(Difference(path, one, other, _weight(path, one, other, files)))
     yield from found
     yield from _rows(locked, present)
     digests = locked.get("digest"), present.get("digest")
@@ -93,8 +94,10 @@ def differences(locked: Mapping[str, Any], present: Mapping[str, Any]) -> Iterat
         yield Difference("digest", *digests, "input")  # somebody edited the recipe in the lock file
 
 
-def _weight(path: str, locked: Any, present: Any) -> Weight:
+def _weight(path: str, locked: Any, present: Any, files: Collection[str]) -> Weight:
     if _under(path, PLACES) or (_under(path, ("recipe.task",)) and _is_place(present)):
+        return "note"
+    if _under(path, ("recipe.steps",)) and _are_moved(locked, present, files):
         return "note"
     if path == "environment.python" and _feature_release(locked) == _feature_release(present):
         return "note"
@@ -111,6 +114,14 @@ def _under(path: str, roots: Sequence[str]) -> bool:
 
 def _is_place(value: Any) -> bool:
     return isinstance(value, str) and Path(value).expanduser().exists()
+
+
+def _are_moved(locked: Any, present: Any, files: Collection[str]) -> bool:
+    """Tell whether an option named a file or a list of them, and names as many now."""
+    then, now = ([value] if isinstance(value, str) else value for value in (locked, present))
+    if type(locked) is not type(present) or not isinstance(now, list) or len(then) != len(now):
+        return False
+    return bool(now) and all(one in files for one in now)
 
 
 def _feature_release(version: Any) -> list[str]:

@@ -132,6 +132,22 @@ def test_where_things_are_and_what_rounds_is_only_said(values: dict[str, Any], l
     ]
 
 
+def test_a_file_that_an_option_names_may_lie_elsewhere_and_no_other_option_may():
+    one, two = "/there/words.txt", "/there/keep.txt"
+    lock = Lock(
+        LOCK.path, changed(recipe__steps__0__prune__corpus=["words.txt"], recipe__steps__0__prune__keep="k"), {}
+    )
+    values = {"digest": "bb", "recipe__steps__0__prune__corpus": [one], "recipe__steps__0__prune__keep": two}
+    found = check_locked(lock, changed(**values), files=[one, two])
+    assert [one.what for one in found] == ["recipe.steps.0.prune.corpus", "recipe.steps.0.prune.keep"]
+    for files in ([one], [two], []):
+        with pytest.raises(InputError):
+            check_locked(lock, changed(**values), files=files)
+    for more in ([one, two], [], one):
+        with pytest.raises(InputError, match=r"prune\.corpus: locked \[\"words.txt\"\]"):
+            check_locked(lock, changed(**values | {"recipe__steps__0__prune__corpus": more}), files=[one, two])
+
+
 def test_names_files_and_revisions_are_not_compared():
     values = {"source": "x", "overrides": ["a=b"], "recipe__name": "y", "inputs__model_revision": "z"}
     assert check_locked(LOCK, changed(**values)) == []
