@@ -17,6 +17,7 @@ from compressor.plugin.components import Exporter
 from compressor.recipe.options import Verification
 from compressor.recipe.plan import Plan, Step
 from compressor.run.calls import plugin_call, read_only
+from compressor.run.metrics import try_metric
 
 if TYPE_CHECKING:
     from compressor.run.session import Session
@@ -162,3 +163,5 @@ def check_method(plan: Plan, session: Session) -> None:
         if isinstance(exporter := step.component, Exporter):
             with plugin_call(exporter, f"step {step.slug}"):
                 exporter.check(session.model, plan.task)
+    for _, options in verifications(plan):
+        try_metric(session, options)
