@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import shutil
+import tomllib
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pandas as pd
 import pytest
+from packaging.requirements import Requirement
 from pydantic import ValidationError
 
 from compressor.errors import InputError, SetupError
@@ -158,3 +160,10 @@ def test_what_is_known_without_the_hub_is_the_revision_itself(directory: Path):
     assert task("owner/rows", revision=SHA).pinned() == {"dataset_revision": SHA}
     assert task("owner/rows").pinned() == {}
     assert task(directory).pinned() == {}
+
+
+def test_no_version_of_datasets_is_allowed_that_could_run_code_of_a_data_set():
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+    (needed,) = (each for each in map(Requirement, project["dependencies"]) if each.name == "datasets")
+    assert not needed.specifier.contains("3.6.0")  # the last one that did
+    assert needed.specifier.contains("4.0.0")
