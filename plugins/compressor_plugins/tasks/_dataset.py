@@ -10,7 +10,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr,
 
 from compressor.plugin import Task
 from compressor.plugin.components import Split
-from compressor_plugins.tasks._options import TableFile, missing
+from compressor_plugins.paths import TableFile, missing
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -130,9 +130,10 @@ class OwnRows(DatasetRows):
             InputError: they cannot be read.
             SetupError: the hub cannot be reached and has not been read before.
         """
-        from compressor_plugins.tasks import _files, _hub
+        from compressor_plugins import tables
+        from compressor_plugins.tasks import _hub
 
         if self.dataset is not None:
             return _hub.read(self.dataset, split)
         path = cast("Path", self.train if split == "train" else self.validation)
-        return _files.read_rows(path), str(path)
+        return tables.read_rows(path), str(path)

@@ -11,7 +11,7 @@ from huggingface_hub import HfApi
 
 from compressor.errors import InputError, SetupError
 from compressor.plugin.components import Split
-from compressor_plugins.tasks import _files
+from compressor_plugins.tables import quiet
 from compressor_plugins.tasks._dataset import DatasetOptions
 
 SECONDS = 10
@@ -28,7 +28,7 @@ def read(options: DatasetOptions, split: Split) -> tuple[Dataset, str]:
     name, count = options.split(split)
     source = " ".join((options.path, "/".join(filter(None, (options.name, name)))))
     try:
-        with _files.quiet():
+        with quiet():
             rows = _streamed(options, name, count or 0) if options.streaming else _loaded(options, name)
     except (DatasetsError, FileNotFoundError, ValueError) as error:
         raise InputError(

@@ -10,8 +10,8 @@ from pydantic import Field, model_validator
 from compressor.errors import InputError
 from compressor.plugin import hookimpl
 from compressor.plugin.components import Head, Split
+from compressor_plugins.paths import TextFile
 from compressor_plugins.tasks._dataset import DatasetRows
-from compressor_plugins.tasks._options import TextFile
 
 if TYPE_CHECKING:
     import numpy as np
@@ -104,7 +104,7 @@ class Embedding(DatasetRows):
 
     def output(self, raw: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
         """Return embeddings (B, D) of the last hidden state (B, T, D)."""
-        from compressor_plugins.tasks._embedding import pool
+        from compressor.model.sentences import pool
 
         return pool(raw, batch["attention_mask"], pooling=self.pooling, normalize=self.normalize)
 
