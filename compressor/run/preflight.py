@@ -38,11 +38,9 @@ def trainings(plan: Plan) -> Iterator[tuple[Step, Training]]:
                 yield step, component
 
 
-def reads_texts(plan: Plan) -> Iterator[PruningMethod]:
-    """Yield the methods that decide by the tokenizer and every train row."""
-    for step in plan.steps:
-        if isinstance(step.component, PruningMethod) and step.component.reads_texts:
-            yield step.component
+def reads_texts(plan: Plan) -> Iterator[Step]:
+    """Yield the steps that decide by the tokenizer and every train row."""
+    return (step for step in plan.steps if step.reads_texts)
 
 
 def trains_head(plan: Plan) -> bool:

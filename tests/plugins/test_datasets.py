@@ -167,3 +167,15 @@ def test_no_version_of_datasets_is_allowed_that_could_run_code_of_a_data_set():
     (needed,) = (each for each in map(Requirement, project["dependencies"]) if each.name == "datasets")
     assert not needed.specifier.contains("3.6.0")  # the last one that did
     assert needed.specifier.contains("4.0.0")
+
+
+@pytest.mark.usefixtures("no_hub")
+def test_a_task_that_reads_a_locked_commit_has_the_same_options(directory: Path):
+    locked = {"dataset_revision": SHA, "weights_sha256": "w"}
+    for made in (task("owner/rows"), Embedding(dataset="owner/rows")):  # type: ignore[arg-type]
+        _hub.commit.cache_clear()
+        again = made.pinned_to(locked)
+        assert again.pinned() == {"dataset_revision": SHA}
+        assert again.options() == made.options()
+        assert made.pinned() == {}
+    assert task(directory).pinned_to(locked).pinned() == {}
