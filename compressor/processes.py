@@ -1,9 +1,15 @@
-"""How many processes train together, as ``torchrun`` and ``accelerate launch`` say it."""
+"""How many processes train together, as ``torchrun`` and ``accelerate launch`` say it, and what ones of our own are given."""
 
 from __future__ import annotations
 
 import os
+import sys
 from dataclasses import dataclass
+
+
+def same_imports() -> dict[str, str]:
+    """Return the environment in which a fresh interpreter (``python -P``) finds the modules that this one finds."""
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
 
 
 @dataclass(frozen=True)

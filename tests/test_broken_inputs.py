@@ -504,12 +504,12 @@ def test_an_unknown_family_names_the_plugins_that_failed(
 
 
 def test_a_task_that_breaks_is_named(here: Path, monkeypatch: pytest.MonkeyPatch):
-    from compressor_plugins.tasks import _files
+    from compressor_plugins import tables
 
     def read_rows(_: Path) -> Any:
         raise ZeroDivisionError("a bug in the task")
 
-    monkeypatch.setattr(_files, "read_rows", read_rows)
+    monkeypatch.setattr(tables, "read_rows", read_rows)
     before = tree(here)
     result = compress("apply", "recipe.yaml", "-o", "out")
     assert result.exit_code == 4

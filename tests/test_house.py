@@ -71,6 +71,18 @@ LATE = {Path("compressor/__init__.py"), *(Path("compressor/cli") / name for name
 """Where torch enters, and ``compressor.load``, which is imported when it is asked for."""
 
 
+PLUGINS = "compressor_plugins"
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_kind_of_plugin_has_its_private_modules_for_itself(path: Path):
+    own = path.relative_to(ROOT).parts[2:3]
+    froms = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.ImportFrom)]
+    named = [f"{node.module}.{alias.name}".split(".") for node in froms for alias in node.names]
+    private = [name for name in named if name[0] == PLUGINS and any(part.startswith("_") for part in name[1:])]
+    assert [".".join(name) for name in private if name[1:2] != [*own]] == []
+
+
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_our_own_modules_are_imported_at_the_top(path: Path):
     if path.relative_to(ROOT) in LATE or path.relative_to(ROOT).parts[0] == "plugins":

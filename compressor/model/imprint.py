@@ -95,3 +95,13 @@ def _listed(names: Iterable[str]) -> str:
     quoted = [name or "the model itself" for name in names]
     rest = len(quoted) - SHOWN
     return ", ".join(quoted[:SHOWN]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def same_encoder(one: nn.Module, other: nn.Module) -> bool:
+    """Tell whether two models' encoders have the same weights, as far as both have them."""
+    models: tuple[Any, Any] = (one, other)
+    first, second = (model.base_model.state_dict() for model in models)
+    both = first.keys() & second.keys()
+    return all(
+        first[name].shape == second[name].shape and torch.equal(first[name].cpu(), second[name].cpu()) for name in both
+    )

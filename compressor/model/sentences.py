@@ -1,4 +1,4 @@
-"""What a sentence encoder's directory says of pooling: ``modules.json`` and the files it names. No torch at import."""
+"""Pooling, and what a sentence encoder's directory says of it: ``modules.json`` and the files it names. No torch at import."""
 
 from __future__ import annotations
 
@@ -6,10 +6,13 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from compressor.errors import InputError
 from compressor.model.companions import MODULES
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 FIELD = "sentence_embedding"
 """Of ``config.json``: what the directory of the dense model said, so that every stage of a run knows it."""
@@ -98,3 +101,18 @@ def read_pooling(directory: Path) -> Pooling | str:
     if mode is None:
         return f"the pooling {' + '.join(map(str, asked))}"
     return Pooling(mode, PARTS[2] in kinds)
+
+
+def pool(hidden: Tensor, mask: Tensor, *, pooling: Mode, normalize: bool) -> Tensor:
+    """Return embeddings (B, D) of hidden states (B, T, D) under a padding mask (B, T)."""
+    import torch
+    from torch.nn import functional
+
+    weights = mask.unsqueeze(-1).to(hidden.dtype)
+    if pooling == "cls":
+        pooled = hidden[:, 0]
+    elif pooling == "max":
+        pooled = hidden.masked_fill(weights == 0, torch.finfo(hidden.dtype).min).amax(dim=1)
+    else:
+        pooled = (hidden * weights).sum(dim=1) / weights.sum(dim=1)
+    return functional.normalize(pooled, dim=-1) if normalize else pooled

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from pydantic import Field
 
@@ -72,8 +72,17 @@ class Task(Component):
         """
 
     def pinned(self) -> Mapping[str, str]:
-        """Return what the lock file says of where the rows come from, e.g. a commit; they are pinned by hashes anyway."""
+        """Return what the lock file says of where the rows come from, e.g. a commit; their hashes decide."""
         return {}
+
+    def pinned_to(self, inputs: Mapping[str, Any]) -> Self:
+        """Return the task that reads what ``pinned`` told, with the same options; itself, as here, where that is one.
+
+        Args:
+            inputs: of a lock file, what ``pinned`` told among them.
+        """
+        del inputs
+        return self
 
     def output(self, raw: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
         """Return z, shape (B, C), from the model's raw output: logits as they are, unless the task says otherwise.

@@ -13,7 +13,7 @@ from typing import Any, cast
 from pydantic import ValidationError
 
 from compressor.errors import InputError, RecipeError, did_you_mean
-from compressor.plugin import Component, Provider, Registry, Task
+from compressor.plugin import Component, Provider, PruningMethod, Registry, Task
 from compressor.plugin.component import nested
 from compressor.recipe.document import Trail
 from compressor.recipe.expect import explain, shown
@@ -45,6 +45,11 @@ class Step:
     def path(self) -> str:
         """Where the step stands in the recipe: ``steps.0.prune``."""
         return f"steps.{self.index}.{self.verb}"
+
+    @property
+    def reads_texts(self) -> bool:
+        """Whether it decides by the tokenizer and every train row."""
+        return isinstance(self.component, PruningMethod) and self.component.reads_texts
 
     def __repr__(self) -> str:
         """Return the call: ``prune(fisher(target=Target(macs=0.6)))``; for a step of the core, the call alone."""

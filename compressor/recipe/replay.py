@@ -3,13 +3,14 @@
 What decides the bytes of the result refuses: options, seed, weights, config, rows (exit code 2), and versions of
 libraries and plugins, Python's feature release and the class of the device (exit code 3). What may change rounding (or latency tables), and
 usually does not, is only said: the CPU, its features, the number of threads, the GPU, the platform, Python's patch
-release. Where the recipe says where things *are* (the model, the task's files), their contents decide.
+release. Where the recipe says where things *are* (the model, the files of the task and of steps, the revision of a data
+set), their contents decide.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -20,7 +21,9 @@ from compressor.recipe.lock import Lock, flat
 NOTHING = "nothing"
 UNCOMPARED = ("digest", "source", "overrides", "recipe.name", "inputs.model_revision", "inputs.calibration")
 """What is no cause: paths, and what is compared otherwise."""
-PLACES = ("recipe.model", "recipe.revision")
+PLACES = ("recipe.model", "recipe.revision", "recipe.task.dataset.revision")
+HASH = "sha256"
+"""Ends the names of inputs that decide; the others say where rows come from."""
 SHOWN = 8
 """Rows that a difference names."""
 
@@ -51,18 +54,19 @@ def _shown(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def check_locked(lock: Lock, present: Mapping[str, Any]) -> list[Difference]:
+def check_locked(lock: Lock, present: Mapping[str, Any], *, files: Collection[str] = ()) -> list[Difference]:
     """Compare everything that is locked with the present; return the differences that do not matter by themselves.
 
     Args:
         lock: the lock file.
         present: facts of the run that is about to begin.
+        files: that options of steps name, and whose hashes are among the facts.
 
     Raises:
         InputError: what is asked or read differs; all differences are named.
         SetupError: nothing but what it runs with differs.
     """
-    found = list(differences(lock.facts, json.loads(json.dumps(present))))
+    found = list(differences(lock.facts, json.loads(json.dumps(present)), files))
     refusing = [one for one in found if one.weight != "note"]
     if not refusing:
         return found
@@ -75,14 +79,14 @@ def check_locked(lock: Lock, present: Mapping[str, Any]) -> list[Difference]:
     )
 
 
-def differences(locked: Mapping[str, Any], present: Mapping[str, Any]) -> Iterator[Difference]:
+def differences(locked: Mapping[str, Any], present: Mapping[str, Any], files: Collection[str]) -> Iterator[Difference]:
     """Yield what differs, in the order of the lock file."""
     then, now = dict(flat(locked)), dict(flat(present))
     found = []
     for path in {**then, **now}:
         one, other = then.get(path, NOTHING), now.get(path, NOTHING)
         if one != other and not _under(path, UNCOMPARED):
-            found.append(Difference(path, one, other, _weight(path, one, other)))
+            found.append(Difference(path, one, other, _weight(path, one, other, files)))
     yield from found
     yield from _rows(locked, present)
     digests = locked.get("digest"), present.get("digest")
@@ -90,12 +94,16 @@ def differences(locked: Mapping[str, Any], present: Mapping[str, Any]) -> Iterat
         yield Difference("digest", *digests, "input")  # somebody edited the recipe in the lock file
 
 
-def _weight(path: str, locked: Any, present: Any) -> Weight:
+def _weight(path: str, locked: Any, present: Any, files: Collection[str]) -> Weight:
     if _under(path, PLACES) or (_under(path, ("recipe.task",)) and _is_place(present)):
+        return "note"
+    if _under(path, ("recipe.steps",)) and _are_moved(locked, present, files):
         return "note"
     if path == "environment.python" and _feature_release(locked) == _feature_release(present):
         return "note"
     if path == "environment.platform" or (_under(path, ("hardware",)) and path != "hardware.device"):
+        return "note"
+    if _under(path, ("inputs",)) and not path.endswith(HASH):
         return "note"
     return "input" if _under(path, ("recipe", "inputs")) else "environment"
 
@@ -106,6 +114,14 @@ def _under(path: str, roots: Sequence[str]) -> bool:
 
 def _is_place(value: Any) -> bool:
     return isinstance(value, str) and Path(value).expanduser().exists()
+
+
+def _are_moved(locked: Any, present: Any, files: Collection[str]) -> bool:
+    """Tell whether an option named a file or a list of them, and names as many now."""
+    then, now = ([value] if isinstance(value, str) else value for value in (locked, present))
+    if type(locked) is not type(present) or not isinstance(now, list) or len(then) != len(now):
+        return False
+    return bool(now) and all(one in files for one in now)
 
 
 def _feature_release(version: Any) -> list[str]:

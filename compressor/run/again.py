@@ -12,10 +12,12 @@ from compressor.errors import InputError
 from compressor.model import max_positions
 from compressor.model.served import PORTABLE
 from compressor.plugin.registry import Registry
+from compressor.recipe.document import read_document
 from compressor.recipe.loader import load_recipe
 from compressor.recipe.options import Verification
 from compressor.recipe.plan import Plan, compile_plan
 from compressor.run.documents import read_report
+from compressor.run.facts import as_locked
 from compressor.run.load import load, load_rows, load_tokenizer
 from compressor.run.output import DENSE, LOCK, REPORT
 from compressor.run.trimming import DENSE_TOKENIZER
@@ -92,7 +94,7 @@ def read_run(directory: Path) -> tuple[Plan, dict[str, Any]]:
     except json.JSONDecodeError as error:
         raise InputError(f"{directory / REPORT} is damaged: {error}") from error
     recipe = load_recipe(directory / LOCK, model=str(directory.resolve()))  # the source checkpoint may be gone
-    return compile_plan(recipe, Registry.load()), report
+    return as_locked(compile_plan(recipe, Registry.load()), read_document(directory / LOCK).data), report
 
 
 def dense_files(directory: Path) -> list[Path]:

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,7 +14,9 @@ import torch
 from compressor.model import checkpoint
 from compressor.model.companions import tokenizer_paths
 from compressor.model.files import sha256
+from compressor.plugin import PruningMethod
 from compressor.recipe.lock import Row, locked_facts
+from compressor.recipe.plan import Plan
 from compressor.run.calls import plugin_call
 from compressor.run.data import Calibration, rows_digest
 from compressor.run.fingerprints import config_text
@@ -44,6 +50,27 @@ def facts_of(session: Session) -> dict[str, Any]:
     )
 
 
+def named_files(plan: Plan) -> Iterator[Path]:
+    """Yield the files that options of pruning methods name, whose content the result depends on."""
+    for step in plan.steps:
+        if isinstance(step.component, PruningMethod):
+            yield from step.component.files
+
+
+def as_locked(plan: Plan, facts: Mapping[str, Any]) -> Plan:
+    """Return the plan with a task that reads the data at the version that was read; as it is where it names another.
+
+    Args:
+        plan: of a replay, or of a finished run that is measured again.
+        facts: what the lock file says.
+    """
+    asked, locked = json.loads(json.dumps(plan.resolved()["task"])), facts.get("recipe", {}).get("task")
+    if asked != locked:
+        return plan
+    with plugin_call(plan.task, "asking for the rows that were locked"):
+        return replace(plan, task=plan.task.pinned_to(facts.get("inputs", {})))
+
+
 def _inputs(session: Session) -> dict[str, Any]:
     source = session.source
     with plugin_call(session.task, "asking where the rows come from"):
@@ -55,19 +82,17 @@ def _inputs(session: Session) -> dict[str, Any]:
         **pinned,
         "calibration": _calibration(session.calibration),
         "validation_sha256": rows_digest(session.validation),
-        **_texts(session),
+        **_files(session),
         **({"train_sha256": session.train_digest} if session.train_digest else {}),
     }
 
 
-def _texts(session: Session) -> dict[str, Any]:
-    """Return hashes of the files that a trimmed vocabulary depends on: the tokenizer's, and those that options name."""
-    if not any(reads_texts(session.plan)):
-        return {}
-    digests = [sha256(path) for path in tokenizer_paths(session.source)]
-    named = [sha256(path) for method in reads_texts(session.plan) for path in method.files]
+def _files(session: Session) -> dict[str, Any]:
+    """Return a hash of the tokenizer's files, which a trimmed vocabulary depends on, and those of ``named_files``."""
+    digests = [sha256(path) for path in tokenizer_paths(session.source)] if any(reads_texts(session.plan)) else []
+    named = [sha256(path) for path in named_files(session.plan)]
     return {
-        "tokenizer_sha256": hashlib.sha256("\n".join(digests).encode()).hexdigest(),
+        **({"tokenizer_sha256": hashlib.sha256("\n".join(digests).encode()).hexdigest()} if digests else {}),
         **({"named_files_sha256": named} if named else {}),
     }
 

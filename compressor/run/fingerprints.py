@@ -54,7 +54,7 @@ def stage_fingerprints(session: Session, registry: Registry) -> tuple[str, ...]:
             read.append(session.train_digest)
         if isinstance(step.component, PruningMethod):
             read += [sha256(path) for path in step.component.files]
-        if _reads_texts(step):
+        if step.reads_texts:
             read += [session.train_digest, *(sha256(path) for path in tokenizer_paths(session.source))]
         if _of_latency(step):
             read += _exporter(session.plan, registry)
@@ -96,11 +96,7 @@ def _described(component: Component, plan: Plan) -> Iterator[str]:
 
 def _reads_validation(step: Step) -> bool:
     """Tell whether a step looks at validation rows: it verifies, or judges what it quantised or trained."""
-    return isinstance(step.component, Verification | Quantizer) or _trains(step) or _reads_texts(step)
-
-
-def _reads_texts(step: Step) -> bool:
-    return isinstance(step.component, PruningMethod) and step.component.reads_texts
+    return isinstance(step.component, Verification | Quantizer) or _trains(step) or step.reads_texts
 
 
 def _trains(step: Step) -> bool:

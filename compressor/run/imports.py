@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from typing import Any
+
+from compressor.processes import same_imports
 
 PATIENCE = 120
 """Seconds that importing one may take: on a cold disk torch took 20."""
@@ -29,11 +30,10 @@ def answers() -> dict[str, dict[str, Any]]:
     Returns:
         By the library what it says of itself, or ``{"error": the last line of what went wrong}``.
     """
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     started = {
         name: subprocess.Popen(  # noqa: S603 - our own interpreter and lines
             [sys.executable, "-P", "-c", QUESTIONS[name] + ENDING],
-            env=environment,
+            env=same_imports(),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

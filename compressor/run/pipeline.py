@@ -19,7 +19,7 @@ from compressor.recipe.plan import Plan, Step
 from compressor.recipe.replay import check_locked
 from compressor.run import steps
 from compressor.run.calls import plugin_call
-from compressor.run.facts import facts_of
+from compressor.run.facts import as_locked, facts_of, named_files
 from compressor.run.fingerprints import stage_fingerprints
 from compressor.run.journal import TABLES, Journal
 from compressor.run.kept import Kept
@@ -101,6 +101,8 @@ def run(plan: Plan, out: Path, conditions: Conditions, *, fresh: bool = False) -
     place = Workplace(out.resolve(), plan.digest, fresh=fresh)
     processes = Processes.of_environment()
     check_runtime(plan)
+    if conditions.locked is not None:
+        plan = as_locked(plan, conditions.locked.facts)
     if CORE not in {plugin.entry_point for plugin in conditions.registry.plugins}:
         conditions.registry.register(steps, CORE)
     with together(processes):
@@ -161,7 +163,9 @@ def _run_stages(plan: Plan, place: Workplace, conditions: Conditions) -> dict[st
     opened = open_announced(plan, work, conditions)
     facts = facts_of(opened)  # now: what a run trains becomes its dense model
     if conditions.locked is not None:
-        _check_replay(conditions.locked, facts, work, conditions)
+        _check_replay(conditions.locked, opened.plan, facts, conditions)
+        if (tables := conditions.locked.path.parent / TABLES).is_dir():  # latency is decided by those beside the lock
+            shutil.copytree(tables, work / TABLES, dirs_exist_ok=True)
     journal = Journal(work, plan.steps, stage_fingerprints(opened, conditions.registry))
     session = replace(opened, given=_given(journal, conditions))
     other = (
@@ -181,12 +185,10 @@ def _run_stages(plan: Plan, place: Workplace, conditions: Conditions) -> dict[st
     return report
 
 
-def _check_replay(lock: Lock, facts: Mapping[str, Any], work: Path, conditions: Conditions) -> None:
-    """Refuse what is not as it was locked; decide by the latency tables that lie beside the lock file."""
-    for note in check_locked(lock, facts):
+def _check_replay(lock: Lock, plan: Plan, facts: Mapping[str, Any], conditions: Conditions) -> None:
+    """Refuse what is not as it was locked."""
+    for note in check_locked(lock, facts, files=[str(path) for path in named_files(plan)]):
         conditions.tell(f"note: not as locked, which refuses no replay: {note}")
-    if (lock.path.parent / TABLES).is_dir():
-        shutil.copytree(lock.path.parent / TABLES, work / TABLES, dirs_exist_ok=True)
 
 
 def _tell_replay(report: dict[str, Any], conditions: Conditions) -> None:

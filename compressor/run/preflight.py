@@ -17,6 +17,7 @@ from compressor.plugin.components import Exporter
 from compressor.recipe.options import Verification
 from compressor.recipe.plan import Plan, Step
 from compressor.run.calls import plugin_call, read_only
+from compressor.run.metrics import try_metric
 
 if TYPE_CHECKING:
     from compressor.run.session import Session
@@ -37,11 +38,9 @@ def trainings(plan: Plan) -> Iterator[tuple[Step, Training]]:
                 yield step, component
 
 
-def reads_texts(plan: Plan) -> Iterator[PruningMethod]:
-    """Yield the methods that decide by the tokenizer and every train row."""
-    for step in plan.steps:
-        if isinstance(step.component, PruningMethod) and step.component.reads_texts:
-            yield step.component
+def reads_texts(plan: Plan) -> Iterator[Step]:
+    """Yield the steps that decide by the tokenizer and every train row."""
+    return (step for step in plan.steps if step.reads_texts)
 
 
 class RowsRead(NamedTuple):
@@ -190,3 +189,5 @@ def check_method(plan: Plan, session: Session) -> None:
         if isinstance(exporter := step.component, Exporter):
             with plugin_call(exporter, f"step {step.slug}"):
                 exporter.check(session.model, plan.task)
+    for _, options in verifications(plan):
+        try_metric(session, options)

@@ -17,6 +17,7 @@ from importlib import import_module
 from typing import Any
 
 from compressor.errors import CompressorError, InputError, MemoryShortageError, SetupError, memory_ran_out, ran_out
+from compressor.processes import same_imports
 
 INTERRUPTED = 130
 KINDS = {kind.__name__: kind for kind in (InputError, SetupError, MemoryShortageError)}
@@ -35,13 +36,12 @@ def ask(module: str, request: Mapping[str, Any], *, patience: float | None = Non
         CompressorError: what ``answer`` raised, of its own class; or the process ended early, or took too long.
     """
     command = [sys.executable, "-P", "-m", __name__, module]
-    place = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     try:
         done = subprocess.run(  # noqa: S603 - our own interpreter and module
             command,
             input=json.dumps(request),
             stdout=subprocess.PIPE,
-            env=place,
+            env=same_imports(),
             text=True,
             check=True,
             timeout=patience,

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import shutil
+import tomllib
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pandas as pd
 import pytest
+from packaging.requirements import Requirement
 from pydantic import ValidationError
 
 from compressor.errors import InputError, SetupError
@@ -158,3 +160,22 @@ def test_what_is_known_without_the_hub_is_the_revision_itself(directory: Path):
     assert task("owner/rows", revision=SHA).pinned() == {"dataset_revision": SHA}
     assert task("owner/rows").pinned() == {}
     assert task(directory).pinned() == {}
+
+
+def test_no_version_of_datasets_is_allowed_that_could_run_code_of_a_data_set():
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+    (needed,) = (each for each in map(Requirement, project["dependencies"]) if each.name == "datasets")
+    assert not needed.specifier.contains("3.6.0")  # the last one that did
+    assert needed.specifier.contains("4.0.0")
+
+
+@pytest.mark.usefixtures("no_hub")
+def test_a_task_that_reads_a_locked_commit_has_the_same_options(directory: Path):
+    locked = {"dataset_revision": SHA, "weights_sha256": "w"}
+    for made in (task("owner/rows"), Embedding(dataset="owner/rows")):  # type: ignore[arg-type]
+        _hub.commit.cache_clear()
+        again = made.pinned_to(locked)
+        assert again.pinned() == {"dataset_revision": SHA}
+        assert again.options() == made.options()
+        assert made.pinned() == {}
+    assert task(directory).pinned_to(locked).pinned() == {}

@@ -14,12 +14,12 @@ import torch
 from compressor.errors import InputError
 from compressor.model import raw_output, shrink
 from compressor.model.runtime import open_session
+from compressor.model.sentences import pool
 from compressor.testing import example_masks, tiny_batch, tiny_checkpoint, tiny_model
 from compressor.verify.inference import call
 from compressor_plugins.exporters._signature import Signature
 from compressor_plugins.exporters.onnx import OnnxExporter
 from compressor_plugins.families.bert import Bert
-from compressor_plugins.tasks._embedding import pool
 from compressor_plugins.tasks.embedding import Embedding
 from tests.run.conftest import run_recipe
 from tests.toys import toy_recipe

@@ -20,7 +20,7 @@ FACTS: dict[str, Any] = {
         "name": "toy",
         "model": "owner/model",
         "revision": None,
-        "task": {"name": "glue", "path": "data", "max_length": 128},
+        "task": {"name": "glue", "path": "data", "dataset": {"revision": None}, "max_length": 128},
         "seed": 0,
         "steps": [{"prune": {"method": "obs", "damping": 0.5}}, {"export": {"opset": 20}}],
     },
@@ -33,6 +33,7 @@ FACTS: dict[str, Any] = {
         "config_sha256": "c",
         "calibration": {"rows": 3, "sha256": "r", "ids": [2, 5, 11], "row_sha256": "a1 b2 c3"},
         "validation_sha256": "v",
+        "dataset_revision": "0123abc",
     },
 }
 LOCK = Lock(Path("out/recipe.lock.yaml"), FACTS, {"model.onnx": "m", "model.safetensors": "s"})
@@ -114,6 +115,11 @@ def test_what_decides_the_bytes_refuses_and_is_named(values: dict[str, Any], err
             {"recipe__task__path": str(Path(__file__).parent)},
             f"recipe.task.path: locked data, present {Path(__file__).parent}",
         ),
+        (
+            {"recipe__task__dataset__revision": "0123abc"},
+            "recipe.task.dataset.revision: locked null, present 0123abc",
+        ),
+        ({"inputs__dataset_revision": "4567def"}, "inputs.dataset_revision: locked 0123abc, present 4567def"),
         ({"environment__python": "3.11.4"}, "environment.python: locked 3.11.9, present 3.11.4"),
         ({"hardware__cpu": "Zen 5"}, "hardware.cpu: locked Zen 4, present Zen 5"),
         ({"hardware__cpu_features": []}, 'hardware.cpu_features: locked ["avx2"], present []'),
@@ -124,6 +130,22 @@ def test_where_things_are_and_what_rounds_is_only_said(values: dict[str, Any], l
     assert [str(one) for one in check_locked(LOCK, changed(digest="bb" if "recipe" in line else "aa", **values))] == [
         line
     ]
+
+
+def test_a_file_that_an_option_names_may_lie_elsewhere_and_no_other_option_may():
+    one, two = "/there/words.txt", "/there/keep.txt"
+    lock = Lock(
+        LOCK.path, changed(recipe__steps__0__prune__corpus=["words.txt"], recipe__steps__0__prune__keep="k"), {}
+    )
+    values = {"digest": "bb", "recipe__steps__0__prune__corpus": [one], "recipe__steps__0__prune__keep": two}
+    found = check_locked(lock, changed(**values), files=[one, two])
+    assert [one.what for one in found] == ["recipe.steps.0.prune.corpus", "recipe.steps.0.prune.keep"]
+    for files in ([one], [two], []):
+        with pytest.raises(InputError):
+            check_locked(lock, changed(**values), files=files)
+    for more in ([one, two], [], one):
+        with pytest.raises(InputError, match=r"prune\.corpus: locked \[\"words.txt\"\]"):
+            check_locked(lock, changed(**values | {"recipe__steps__0__prune__corpus": more}), files=[one, two])
 
 
 def test_names_files_and_revisions_are_not_compared():

@@ -12,6 +12,12 @@ import compressor
 from compressor.model import masked
 from compressor.model.masks import Masks
 from compressor.model.outputs import raw_output
+from compressor.plugin import Registry
+from compressor.recipe.loader import load_recipe
+from compressor.recipe.plan import compile_plan
+from compressor.run.facts import facts_of
+from compressor.run.fingerprints import stage_fingerprints
+from compressor.run.load import open_session
 from compressor.testing import assert_onnx_equals_torch, tiny_batch
 from compressor_plugins.methods._map_scorer import fresh_scorer
 from compressor_plugins.methods._scorer_files import load_scorer, save_scorer
@@ -50,6 +56,23 @@ def test_masked_equals_removed_equals_onnx(model_type: str, tmp_path: Path):
     sizes = report["model"]["parameters"]
     assert sizes["compressed"] == sum(parameter.numel() for parameter in model.parameters()) < sizes["dense"]
     assert report["steps"][0]["metrics"]["heads_kept"] == [2, 2, 2]
+
+
+def test_another_scorer_at_the_same_place_is_another_stage_and_refuses_a_replay(tmp_path: Path):
+    scorer = tmp_path / "scorer.safetensors"
+    recipe = toy_recipe(tmp_path, steps=steps(method="smp", scorer=scorer_at(scorer)))
+    registry = Registry.load()
+    session = open_session(compile_plan(load_recipe(recipe), registry), registry, tmp_path, torch.device("cpu"))
+
+    def known() -> Any:
+        return facts_of(session)["inputs"], stage_fingerprints(session, registry)
+
+    (inputs, stages), (same, restored) = known(), known()
+    assert (inputs, stages) == (same, restored)
+    save_scorer(fresh_scorer(torch.Generator().manual_seed(1)), scorer, {})
+    others, made_anew = known()
+    assert [name for name in inputs if inputs[name] != others[name]] == ["named_files_sha256"]
+    assert not set(stages) & set(made_anew)
 
 
 def test_a_run_trains_a_scorer_and_leaves_it_beside_its_masks(tmp_path: Path):

@@ -8,11 +8,14 @@ import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import pandas as pd
 import pytest
 import torch
 import yaml
+from datasets import Dataset
 
 from compressor.errors import CompressorError, InputError, SetupError
 from compressor.plugin import Registry
@@ -21,10 +24,12 @@ from compressor.recipe.loader import load_recipe
 from compressor.recipe.lock import read_lock
 from compressor.recipe.plan import compile_plan
 from compressor.run import facts
+from compressor.run.again import read_run
 from compressor.run.pipeline import Conditions, Finished, run
 from compressor.testing import tiny_checkpoint
+from compressor_plugins.tasks import _hub
 from tests import lookup
-from tests.toys import toy_recipe
+from tests.toys import toy_recipe, write_rows
 
 STEPS = [
     {"prune": {"method": "fisher", "target": {"macs": 0.5}}},
@@ -63,9 +68,9 @@ class Place:
         return run(plan, self.directory / name, told)
 
 
-def finished(place: Path) -> Place:
+def finished(place: Path, **changes: Any) -> Place:
     known = registry()
-    plan = compile_plan(load_recipe(toy_recipe(place, steps=STEPS)), known)
+    plan = compile_plan(load_recipe(toy_recipe(place, **{"steps": STEPS, **changes})), known)
     run(plan, place / "out", Conditions(known, torch.device("cpu")))
     return Place(place)
 
@@ -218,3 +223,78 @@ def test_an_edited_recipe_in_a_lock_file_is_noticed(place: Place):
         CompressorError, match=r"1 thing is not as locked:\n  digest: locked \w{64}, present \w{64}\n  next: "
     ):
         place.replay("other")
+
+
+# --- a data set of the hub ---
+
+COMMITS = ("a" * 40, "b" * 40)
+
+
+@dataclass
+class Hub:
+    """A hub that has one data set, with other rows in every commit.
+
+    Attributes:
+        directory: of the rows.
+        head: the commit that ``main`` is.
+        online: whether it answers what a revision is; rows that were read before are in a cache.
+    """
+
+    directory: Path
+    head: str = COMMITS[0]
+    online: bool = True
+
+    def info(self, path: str, *, revision: str | None, timeout: float) -> Any:
+        del path, timeout
+        if not self.online:
+            raise ConnectionError
+        return SimpleNamespace(sha=revision or self.head)
+
+    def load(self, path: str, name: str | None, *, split: str, revision: str | None) -> Dataset:
+        del path, name
+        commit = revision or self.head
+        rows = write_rows(self.directory / f"{commit}-{split}.csv", 48, seed=COMMITS.index(commit) * 2 + len(split))
+        return Dataset.from_pandas(pd.read_csv(rows))
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    hub = Hub(tmp_path)
+    monkeypatch.setattr(_hub.HfApi, "dataset_info", hub.info)
+    monkeypatch.setattr(_hub, "load_dataset", hub.load)
+    _hub.commit.cache_clear()
+    yield hub
+    _hub.commit.cache_clear()
+
+
+def test_a_data_set_of_the_hub_is_replayed_at_its_commit_whatever_the_hub_has_by_now(
+    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    task = {"name": "text-classification", "dataset": "owner/rows", "max_length": 32}
+    place = finished(tmp_path, task=task)
+    first = yaml.safe_load(place.lock.read_text())
+    assert first["inputs"]["dataset_revision"] == COMMITS[0]
+    said: list[str] = []
+
+    def notes() -> list[str]:
+        return [line.split(": ")[2] for line in said if line.startswith("note: ")]
+
+    hub.head = COMMITS[1]
+    for name, hub.online in (("later", True), ("offline", False)):
+        _hub.commit.cache_clear()
+        result = place.replay(name, announce=said.append)
+        assert result.reproduced
+        assert {**yaml.safe_load((result.directory / "recipe.lock.yaml").read_text()), "source": ""} == {
+            **first,
+            "source": "",
+        }
+        assert notes() == []
+    known = registry()
+    with monkeypatch.context() as patch:
+        patch.setattr(Registry, "load", classmethod(lambda _: known))
+        assert read_run(place.directory / "out")[0].task.pinned() == {"dataset_revision": COMMITS[0]}
+    assert place.replay("named", f"task.dataset.revision={COMMITS[0]}", announce=said.append).reproduced
+    assert notes() == ["recipe.task.dataset.revision"]
+    with pytest.raises(InputError, match=r"inputs\.validation_sha256") as raised:
+        place.replay("other", f"task.dataset.revision={COMMITS[1]}")
+    assert "inputs.dataset_revision: locked aaaa" in raised.value.message

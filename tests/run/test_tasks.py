@@ -238,8 +238,23 @@ def test_a_metric_that_breaks_is_named(price: float, message: str, tmp_path: Pat
     lookup.hurry(monkeypatch)
     verify = {"metric": {"name": "broken", "price": price}}
     recipe = looked_up(tmp_path, "text-classification", names=("no", "yes"), verify=verify)
+    said: list[str] = []
     with pytest.raises(PluginError, match=message):
-        run_recipe(recipe, tmp_path / "out", registry=with_plugins(lookup, Plugin()))
+        run_recipe(recipe, tmp_path / "out", registry=with_plugins(lookup, Plugin()), announce=said.append)
+    assert [line.split()[0] for line in said] == ["load"], "it is found before anything is done"
+
+
+def test_a_metric_that_the_task_cannot_serve_is_refused_before_anything_is_done(tmp_path: Path):
+    verify = {"metric": {"name": "roc-auc", "of": 2}}
+    for task, names, message in (
+        ("text-classification", ("no", "yes"), "expected of to be from 0 to 1, got 2"),
+        ("reranking", ("score",), "the task has no classes"),
+    ):
+        said: list[str] = []
+        recipe = looked_up(tmp_path, task, names=names, verify=verify)
+        with pytest.raises(InputError, match=message):
+            run_recipe(recipe, tmp_path / "out", registry=with_plugins(lookup), announce=said.append)
+        assert [line.split()[0] for line in said] == ["load"]
 
 
 def test_a_metric_that_is_not_installed_is_a_mistake_of_the_recipe(tmp_path: Path):

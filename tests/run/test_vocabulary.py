@@ -218,6 +218,14 @@ def test_a_replay_makes_the_same_bytes_and_refuses_another_corpus(tmp_path: Path
     again = run_recipe(lock, tmp_path / "again", registry=with_lookup(), locked=read_lock(lock))
     assert again.reproduced
     assert files(again.directory) == files(first.directory)
+    moved, said = tmp_path / "moved.lock.yaml", []
+    shutil.copy(corpus, tmp_path / "moved.txt")
+    moved.write_text(lock.read_text().replace("corpus.txt", "moved.txt"))
+    elsewhere = run_recipe(
+        moved, tmp_path / "else", registry=with_lookup(), locked=read_lock(lock), announce=said.append
+    )
+    assert elsewhere.reproduced
+    assert [line.split(": ")[2] for line in said if line.startswith("note")] == ["recipe.steps.0.prune.corpus"]
     corpus.write_text("the plot was very slow\n")
     with pytest.raises(InputError, match="named_files_sha256"):
         run_recipe(lock, tmp_path / "other", registry=with_lookup(), locked=read_lock(lock))

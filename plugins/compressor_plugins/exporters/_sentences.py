@@ -8,9 +8,8 @@ import torch
 from torch import nn
 
 from compressor.errors import InputError
-from compressor.model.sentences import pooling_of
+from compressor.model.sentences import pool, pooling_of
 from compressor.plugin import Task
-from compressor_plugins.tasks._embedding import pool
 
 
 def check_pooling(model: nn.Module, task: Task) -> None:

@@ -10,8 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from compressor.errors import CompressorError
-from compressor.model.sentences import OUTPUT, Pooling
-from compressor_plugins.tasks._embedding import pool
+from compressor.model.sentences import OUTPUT, Pooling, pool
 
 
 class Signature(nn.Module):

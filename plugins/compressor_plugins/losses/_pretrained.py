@@ -1,14 +1,14 @@
-"""The encoder before fine-tuning, and whether a model is still that."""
+"""The encoder before fine-tuning."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import nn
 
 from compressor.errors import InputError
 from compressor.model import embeddings, load_pretrained, local_directory
+from compressor.model.imprint import same_encoder
 
 if TYPE_CHECKING:
     from compressor.run.session import Session
@@ -48,13 +48,3 @@ def pretrained_encoder(options: Contrastive, session: Session, student: nn.Modul
         found.pooler = None  # vectors of the student and of the bank must come from the same place
     encoder: nn.Module = found.to(session.device)
     return encoder
-
-
-def same_encoder(one: nn.Module, other: nn.Module) -> bool:
-    """Tell whether two models' encoders have the same weights, as far as both have them."""
-    models: tuple[Any, Any] = (one, other)
-    first, second = (model.base_model.state_dict() for model in models)
-    both = first.keys() & second.keys()
-    return all(
-        first[name].shape == second[name].shape and torch.equal(first[name].cpu(), second[name].cpu()) for name in both
-    )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from compressor.errors import InputError
-from compressor_plugins.losses._pretrained import same_encoder
+from compressor.model.imprint import same_encoder
 from compressor_plugins.methods import _cap_scores, _cap_structured
 from compressor_plugins.methods._cap_cuts import check_percentages
 from compressor_plugins.methods._source import source_model

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
 from compressor.plugin import Choice, Task
-from compressor_plugins.tasks._options import is_file
+from compressor_plugins.paths import is_file
 
 
 def _is_scorer(path: Path) -> Path:

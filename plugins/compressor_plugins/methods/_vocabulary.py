@@ -15,7 +15,7 @@ from compressor.progress import track
 from compressor_plugins.methods._tokenizer_files import rewritten_files, tokenizer_data
 from compressor_plugins.methods._tokenizer_kinds import model_of
 from compressor_plugins.methods._tokenizer_models import TokenizerModel
-from compressor_plugins.tasks import _files
+from compressor_plugins.tables import read_rows
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -99,7 +99,7 @@ def corpus_texts(path: Path) -> Iterator[str]:
     if path.suffix == ".txt":
         yield from _lines(path)
         return
-    table = _files.read_rows(path)
+    table = read_rows(path)
     for name in table.column_names:
         yield from (value for value in table[name][:] if isinstance(value, str) and value.strip())
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
@@ -50,6 +51,11 @@ class Smp(HeadPruning):
         "step that follows: as published, where heads go before fine-tuning. A train step may come first, to make the "
         "dense model that is compared with.",
     )
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The scorer's, where one is named."""
+        return (self.scorer,) if isinstance(self.scorer, Path) else ()
 
     def starting_model(self, session: Session) -> nn.Module:
         """Return the session's model, or the checkpoint that the run started from."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
 from pydantic import BeforeValidator, Field, ValidationInfo, WithJsonSchema, field_validator, model_validator
 
 from compressor.plugin import Component, Pruned, PruningMethod, Target, hookimpl
-from compressor_plugins.tasks._options import TextFile
+from compressor_plugins.paths import TextFile
 
 if TYPE_CHECKING:
     from compressor.run.session import Session

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Self, cast
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, field_validator, model_validator
 
 from compressor.plugin import Task
 from compressor.plugin.components import Split
-from compressor_plugins.tasks._options import TableFile, missing
+from compressor_plugins.paths import TableFile, missing
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -30,6 +30,8 @@ class DatasetOptions(BaseModel):
     train_rows: int | None = Field(default=None, ge=1, description="Rows to take, from the first; default: all.")
     validation_rows: int | None = Field(default=None, ge=1, description="The same of the validation split.")
 
+    _commit: str | None = PrivateAttr(default=None)
+
     @field_validator("path")
     @classmethod
     def _is_there(cls, path: str) -> str:
@@ -48,6 +50,17 @@ class DatasetOptions(BaseModel):
         """The directory, where ``path`` names one; else it is a name on the hub."""
         place = Path(self.path).expanduser()
         return place if place.is_dir() else None
+
+    @property
+    def commit(self) -> str | None:
+        """The commit to read, whatever ``revision`` is by now; None = the one that it is now."""
+        return self._commit
+
+    def at(self, commit: str | None) -> Self:
+        """Return the same options, which read this commit."""
+        other = self.model_copy()
+        other._commit = commit  # noqa: SLF001 - of the copy; no option, so that digests stay
+        return other
 
     @model_validator(mode="after")
     def _stream_ends(self) -> Self:
@@ -69,26 +82,14 @@ DatasetChoice = Annotated[DatasetOptions, BeforeValidator(_by_name)]
 """``owner/name`` or a mapping."""
 
 
-class OwnRows(Task):
-    """A task on rows of the user's own."""
+class DatasetRows(Task):
+    """A task that can read a data set."""
 
-    train: TableFile | None = Field(
-        default=None, description="File with calibration rows (csv, tsv, json, jsonl or parquet)."
-    )
-    validation: TableFile | None = Field(default=None, description="File with the rows the metric is computed on.")
     dataset: DatasetChoice | None = Field(
         default=None,
-        description="Instead of the files: a data set's name on the hub or directory, or a mapping of path, name, "
+        description="Instead of files: a data set's name on the hub or directory, or a mapping of path, name, "
         "revision, train and validation (names of splits), streaming, train_rows and validation_rows.",
     )
-
-    @model_validator(mode="after")
-    def _one_source(self) -> Self:
-        files = (self.train is not None, self.validation is not None)
-        if any(files) if self.dataset is not None else not all(files):
-            message = "expected rows from the files 'train' and 'validation', or from 'dataset'"
-            raise ValueError(message)
-        return self
 
     def pinned(self) -> Mapping[str, str]:
         """Return the commit of a data set of the hub, where it is known."""
@@ -98,6 +99,30 @@ class OwnRows(Task):
 
         return _hub.pinned(self.dataset)
 
+    def pinned_to(self, inputs: Mapping[str, Any]) -> Self:
+        """Return the task that reads the data set at the commit that was locked."""
+        commit = inputs.get("dataset_revision")
+        if self.dataset is None or commit is None:
+            return self
+        return self.model_copy(update={"dataset": self.dataset.at(str(commit))})
+
+
+class OwnRows(DatasetRows):
+    """A task on rows of the user's own."""
+
+    train: TableFile | None = Field(
+        default=None, description="File with calibration rows (csv, tsv, json, jsonl or parquet)."
+    )
+    validation: TableFile | None = Field(default=None, description="File with the rows the metric is computed on.")
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        files = (self.train is not None, self.validation is not None)
+        if any(files) if self.dataset is not None else not all(files):
+            message = "expected rows from the files 'train' and 'validation', or from 'dataset'"
+            raise ValueError(message)
+        return self
+
     def read(self, split: Split) -> tuple[Dataset, str]:
         """Return a split's rows as they are, and words that say where they come from.
 
@@ -105,9 +130,10 @@ class OwnRows(Task):
             InputError: they cannot be read.
             SetupError: the hub cannot be reached and has not been read before.
         """
-        from compressor_plugins.tasks import _files, _hub
+        from compressor_plugins import tables
+        from compressor_plugins.tasks import _hub
 
         if self.dataset is not None:
             return _hub.read(self.dataset, split)
         path = cast("Path", self.train if split == "train" else self.validation)
-        return _files.read_rows(path), str(path)
+        return tables.read_rows(path), str(path)

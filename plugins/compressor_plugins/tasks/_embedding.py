@@ -1,4 +1,4 @@
-"""Pooling, fidelity to the dense embeddings, and where the texts come from."""
+"""Fidelity to the dense embeddings, and where the texts come from."""
 
 from __future__ import annotations
 
@@ -7,10 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
-from torch.nn import functional
 
 from compressor.errors import InputError
+from compressor_plugins.tables import read_rows
 from compressor_plugins.tasks import _files
 
 CHUNK = 1024
@@ -29,7 +28,7 @@ def read_texts(path: Path, column: str) -> list[str]:
         except (OSError, UnicodeDecodeError) as error:
             raise InputError(f"{path}: expected UTF-8 text, one text per line: {error}") from error
     else:
-        texts = _files.texts(_files.read_rows(path), column, source=str(path), option="text")
+        texts = _files.texts(read_rows(path), column, source=str(path), option="text")
     texts = [text.strip() for text in texts if text.strip()]
     if not texts:
         raise InputError(f"{path}: the file has no text")
@@ -42,18 +41,6 @@ def hold_out(texts: list[str], *, held: bool) -> list[str]:
     by_hash = sorted(distinct, key=lambda text: hashlib.sha256(text.encode()).digest())
     chosen = set(by_hash[: len(distinct) // 5])
     return [text for text in distinct if (text in chosen) == held]
-
-
-def pool(hidden: Tensor, mask: Tensor, *, pooling: str, normalize: bool) -> Tensor:
-    """Return embeddings (B, D) of hidden states (B, T, D) under a padding mask (B, T)."""
-    weights = mask.unsqueeze(-1).to(hidden.dtype)
-    if pooling == "cls":
-        pooled = hidden[:, 0]
-    elif pooling == "max":
-        pooled = hidden.masked_fill(weights == 0, torch.finfo(hidden.dtype).min).amax(dim=1)
-    else:
-        pooled = (hidden * weights).sum(dim=1) / weights.sum(dim=1)
-    return functional.normalize(pooled, dim=-1) if normalize else pooled
 
 
 def cosine(left: np.ndarray, right: np.ndarray) -> np.ndarray:

@@ -11,7 +11,7 @@ from huggingface_hub import HfApi
 
 from compressor.errors import InputError, SetupError
 from compressor.plugin.components import Split
-from compressor_plugins.tasks import _files
+from compressor_plugins.tables import quiet
 from compressor_plugins.tasks._dataset import DatasetOptions
 
 SECONDS = 10
@@ -28,7 +28,7 @@ def read(options: DatasetOptions, split: Split) -> tuple[Dataset, str]:
     name, count = options.split(split)
     source = " ".join((options.path, "/".join(filter(None, (options.name, name)))))
     try:
-        with _files.quiet():
+        with quiet():
             rows = _streamed(options, name, count or 0) if options.streaming else _loaded(options, name)
     except (DatasetsError, FileNotFoundError, ValueError) as error:
         raise InputError(
@@ -62,7 +62,7 @@ def _loaded(options: DatasetOptions, name: str) -> Dataset:
 
 def _revision(options: DatasetOptions) -> str | None:
     """Return the commit, where the hub says which one it is, so that what is read is what is locked."""
-    return commit(options.path, options.revision) if options.directory is None else None
+    return (options.commit or commit(options.path, options.revision)) if options.directory is None else None
 
 
 @lru_cache

@@ -8,8 +8,8 @@ from pathlib import Path
 from datasets import Dataset, load_dataset
 
 from compressor.errors import InputError, SetupError
-from compressor_plugins.tasks._files import read_rows
-from compressor_plugins.tasks._options import EXTENSIONS
+from compressor_plugins.paths import EXTENSIONS
+from compressor_plugins.tables import read_rows
 
 KINDS = "|".join(extension[1:] for extension in EXTENSIONS)
 

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from compressor.errors import InputError
-from compressor.plugin import Task, hookimpl
+from compressor.plugin import hookimpl
 from compressor.plugin.components import Head, Split
-from compressor_plugins.tasks._dataset import DatasetChoice
-from compressor_plugins.tasks._options import TextFile
+from compressor_plugins.paths import TextFile
+from compressor_plugins.tasks._dataset import DatasetRows
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 NEIGHBORS = 10
 
 
-class Embedding(Task):
+class Embedding(DatasetRows):
     """Sentence embeddings on any text: a file of your own, or the text that ships with Python.
 
     Metrics, all 1 for the dense model itself: ``cosine``, the mean cosine between a text's compressed and dense
@@ -44,11 +44,6 @@ class Embedding(Task):
     )
     validation: TextFile | None = Field(
         default=None, description="File with held-out texts; default: a fifth of the others, chosen by hash."
-    )
-    dataset: DatasetChoice | None = Field(
-        default=None,
-        description="Instead of a file: a data set's name on the hub or directory, or a mapping of path, name, revision, "
-        "train and validation (names of splits), streaming, train_rows and validation_rows.",
     )
     text: str = Field(default="text", description="Column of the text, in files that have columns.")
     pooling: Literal["mean", "cls", "max"] = Field(
@@ -94,12 +89,6 @@ class Embedding(Task):
             )
         return _files.tokenise(texts, tokenizer=tokenizer, max_length=self.max_length)
 
-    def pinned(self) -> Mapping[str, str]:
-        """Return the commit of a data set of the hub, where it is known."""
-        from compressor_plugins.tasks import _hub
-
-        return _hub.pinned(self.dataset) if self.dataset else {}
-
     def _texts(self, split: Split) -> list[str]:
         from compressor_plugins.tasks import _files, _hub
         from compressor_plugins.tasks._embedding import hold_out, read_texts
@@ -115,7 +104,7 @@ class Embedding(Task):
 
     def output(self, raw: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
         """Return embeddings (B, D) of the last hidden state (B, T, D)."""
-        from compressor_plugins.tasks._embedding import pool
+        from compressor.model.sentences import pool
 
         return pool(raw, batch["attention_mask"], pooling=self.pooling, normalize=self.normalize)
 

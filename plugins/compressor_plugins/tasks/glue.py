@@ -11,8 +11,8 @@ from pydantic import Field
 from compressor.errors import InputError
 from compressor.plugin import hookimpl
 from compressor.plugin.components import Split
+from compressor_plugins.paths import ExistingDirectory
 from compressor_plugins.tasks._classification import ClassificationTask
-from compressor_plugins.tasks._options import ExistingDirectory
 
 if TYPE_CHECKING:
     from datasets import Dataset

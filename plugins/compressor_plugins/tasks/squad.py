@@ -9,7 +9,7 @@ from pydantic import Field, field_validator
 
 from compressor.plugin import Task, hookimpl
 from compressor.plugin.components import Head, Split
-from compressor_plugins.tasks._options import ExistingDirectory
+from compressor_plugins.paths import ExistingDirectory
 
 if TYPE_CHECKING:
     import numpy as np

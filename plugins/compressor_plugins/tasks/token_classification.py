@@ -10,8 +10,8 @@ from pydantic import Field
 
 from compressor.plugin import hookimpl
 from compressor.plugin.components import Head, Split
+from compressor_plugins.paths import TAGGED, TaggedFile
 from compressor_plugins.tasks._dataset import OwnRows
-from compressor_plugins.tasks._options import TAGGED, TaggedFile
 
 if TYPE_CHECKING:
     import numpy as np

@@ -1,4 +1,4 @@
-"""Option types the tasks share. Importing this module does not import torch."""
+"""Options that name files, which components of several kinds have. Importing this module does not import torch."""
 
 from __future__ import annotations
 
