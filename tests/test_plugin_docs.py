@@ -33,6 +33,14 @@ def test_the_criterion_of_the_tutorial_conforms():
     assert_criterion_conforms(tutorial_plugin().TemperedSnip())
 
 
+def test_the_run_that_the_contracts_show_conforms():
+    (source,) = [block for block in blocks(PAGE, "python") if "class SquaredWandaRun" in block]
+    head = "from typing import ClassVar\nfrom compressor.plugin import Criterion, CriterionRun\n"
+    plugin = types.ModuleType("squared_wanda")
+    exec(compile(head + source, "plugins.md", "exec", dont_inherit=True), plugin.__dict__)  # noqa: S102 - our own document
+    assert_criterion_conforms(plugin.SquaredWanda())
+
+
 def test_the_toys_and_the_recipe_of_the_tutorial_fit_each_other(tmp_path: Path, monkeypatch: Any):
     monkeypatch.chdir(tmp_path)
     (toys,) = [block for block in blocks(PAGE, "python") if "tiny_checkpoint" in block]

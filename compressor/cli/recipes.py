@@ -29,7 +29,7 @@ from compressor.recipe.verbs import VERBS
 def console() -> Console:
     """Return the console for results: stdout, nothing highlighted, nothing cut, wide where it is no terminal."""
     width = None if sys.stdout.isatty() else 120
-    return Console(highlight=False, markup=False, soft_wrap=True, width=width)
+    return Console(highlight=False, markup=False, emoji=False, soft_wrap=True, width=width)
 
 
 def write_json(data: Any) -> None:

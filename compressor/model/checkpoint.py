@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import shutil
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -50,6 +51,8 @@ def save(
     plain: Any = model
     with _quiet():
         plain.save_pretrained(directory)
+    for path in weight_files(directory):
+        shutil.copymode(directory / "config.json", path)  # safetensors lets nobody else read its files
     if tokenizer_source is not None:
         copy_companions(tokenizer_source, directory, tokenizer)
 

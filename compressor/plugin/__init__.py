@@ -16,6 +16,7 @@ from compressor.plugin.components import (
     SparsityPattern,
     Task,
 )
+from compressor.plugin.criterion import read_scores
 from compressor.plugin.hookspecs import hookimpl
 from compressor.plugin.quantization import QuantizationData
 from compressor.plugin.registry import PluginFailure, Provider, Registry
@@ -48,4 +49,5 @@ __all__ = [
     "Training",
     "Trimmed",
     "hookimpl",
+    "read_scores",
 ]

@@ -6,6 +6,7 @@ import abc
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar
 
+from compressor.errors import CompressorError
 from compressor.plugin.component import Component
 
 if TYPE_CHECKING:
@@ -59,3 +60,31 @@ class Criterion(Component):
     @abc.abstractmethod
     def start(self, targets: Mapping[str, tuple[int, ...]]) -> CriterionRun:
         """Start scoring the named targets, whose score shapes are given."""
+
+
+def read_scores(criterion: Criterion, run: CriterionRun, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Tensor]:
+    """Return the scores of a run, having seen that they are what a method can compare.
+
+    Args:
+        criterion: whose run it is, for errors.
+        run: which has observed something.
+        shapes: of the weights, by parameter name.
+
+    Raises:
+        CompressorError: scores are of another weight, have another shape than theirs, or are not all numbers.
+    """
+    scores = dict(run.scores())
+    for name, values in scores.items():
+        if name not in shapes:
+            wrong = f"scores of '{name}', which is none of the weights that it was started with"
+        elif tuple(values.shape) != tuple(shapes[name]):
+            wrong = f"scores of '{name}': expected shape {tuple(shapes[name])}, got {tuple(values.shape)}"
+        elif bool(values.isnan().any()):
+            wrong = f"scores of '{name}': expected numbers, {int(values.isnan().sum())} of {values.numel()} are NaN"
+        else:
+            continue
+        raise CompressorError(
+            f"criterion '{criterion.name}' ({type(criterion).__module__}): {wrong}",
+            hint="if it is yours, run compressor.testing.assert_criterion_conforms on it; else report it to its authors",
+        )
+    return scores

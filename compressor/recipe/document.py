@@ -103,7 +103,8 @@ class Document:
             found = f"a list of {len(here)}: expected a position from 0 to {len(here) - 1}, got '{part}'"
         else:
             listed = trail and isinstance(trail[-1], int)
-            tip = f"; write it as a mapping, e.g. {{name: {here}}}" if isinstance(here, str) and not listed else ""
+            named = isinstance(here, str) and not listed
+            tip = f"; write it as a mapping, e.g. {{name: {here}, {part}: ...}}" if named else ""
             found = f"{here!r}, which has no '{part}'{tip}"
         raise RecipeError([Problem(*origin, "", f"{dotted(trail)} is {found}")])
 

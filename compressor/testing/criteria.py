@@ -78,7 +78,11 @@ def _observe(run: CriterionRun, shown: Shown) -> None:
 
 def _shown(needs: frozenset[str], *, seed: int) -> Shown:
     generator = torch.Generator().manual_seed(seed)
-    parts = {"weights": SHAPES, "gradients": SHAPES, "activations": {n: (5, width) for n, (_, width) in SHAPES.items()}}
+    parts = {
+        "weights": SHAPES,
+        "gradients": SHAPES,
+        "activations": {name: (5 + 2 * number, shape[1]) for number, (name, shape) in enumerate(SHAPES.items())},
+    }
     return {
         part: {name: torch.randn(shape, generator=generator) for name, shape in shapes.items()}
         if part == "weights" or part in needs

@@ -69,7 +69,7 @@ def render(report: Data, console: Console | None = None) -> None:
     from rich.console import Console
     from rich.text import Text
 
-    console = console or Console()
+    console = console or Console(emoji=False)  # "N:M:" is no emoji
     kinds = (sections, inspection_sections, profile_sections, pareto_sections, comparison_sections)
     for section in [section for kind in kinds for section in kind(report)]:
         console.print(Text(section.title, style="bold"))  # a table's own title would be wrapped at the table's width

@@ -406,17 +406,13 @@ def test_contradictions_are_refused(given: dict[str, Any], message: str):
     ("given", "message"), [({"supervised": 1.0}, "needs classes"), ({"unsupervised": 0}, "has no classes")]
 )
 def test_a_task_without_classes_is_known_before_a_model_loads(given: dict[str, Any], message: str):
-    task = SimpleNamespace(
-        name="squad", head="question-answering", num_labels=2, label_free=False, problem_type=None
-    )
+    task = SimpleNamespace(name="squad", head="question-answering", num_labels=2, label_free=False, problem_type=None)
     with pytest.raises(ValidationError, match=message):
         Contrastive.model_validate(given, context={"registry": Registry.load(), "task": task})
 
 
 def test_spelt_out_options_validate_back_for_a_task_without_classes():
-    task = SimpleNamespace(
-        name="squad", head="question-answering", num_labels=2, label_free=False, problem_type=None
-    )
+    task = SimpleNamespace(name="squad", head="question-answering", num_labels=2, label_free=False, problem_type=None)
     context = {"registry": Registry.load(), "task": task}
     one = Contrastive.model_validate({}, context=context)
     assert Contrastive.model_validate(one.options(), context=context) == one

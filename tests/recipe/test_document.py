@@ -118,7 +118,7 @@ def test_replacing_a_value_leaves_the_document_and_moves_its_place():
     [
         (("c", "1", "d"), "c is a list of 1: expected a position from 0 to 0, got '1'"),
         (("c", "x"), "c is a list of 1: expected a position from 0 to 0, got 'x'"),
-        (("a", "b"), "a is 'glue', which has no 'b'; write it as a mapping, e.g. {name: glue}"),
+        (("a", "b"), "a is 'glue', which has no 'b'; write it as a mapping, e.g. {name: glue, b: ...}"),
     ],
 )
 def test_replacing_what_is_not_there_is_an_error(trail: tuple[str, ...], message: str):

@@ -183,7 +183,7 @@ BROKEN = {
     "amount not finite": (prune("target: {macs: .nan}"), "target.macs: expected a number in (0, 1], got NaN"),
     "two amounts": (
         prune("target: {macs: 0.5, heads: 0.5}"),
-        "x.yaml:4  steps.0.prune.target: expected exactly one of macs, params, heads, layers, latency, latency_ms, sparsity; got macs, heads",
+        "x.yaml:4  steps.0.prune.target: expected exactly one of macs, params, heads, layers, latency, latency_ms, sparsity, vocabulary; got macs, heads",
     ),
     "no amount": (prune("target: {}"), "x.yaml:4  steps.0.prune.target: expected exactly one of macs, "),
     "target no mapping": (prune("target: 0.5"), "x.yaml:4  steps.0.prune.target: expected a mapping of macs, params"),

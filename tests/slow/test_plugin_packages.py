@@ -91,7 +91,7 @@ def test_the_example_is_installed_listed_tested_and_runs_in_a_recipe(environment
 
 def offline(command: str, wheel: Path) -> str:
     """Return a command as it runs without a network: our wheel stands for the index, builds take the tools at hand."""
-    replaced = command.replace('"compressor-onnx[cpu]" pytest', f"--no-deps {wheel}")
+    replaced = command.replace('-c constraints.txt ".[cpu]" pytest', f"--no-deps {wheel}")
     replaced = replaced.replace("pip install -e", "pip install --no-build-isolation -e")
     return re.sub(r"^(?=(pip|pytest) )", "python -m ", replaced).replace("--wheel", "--wheel --no-isolation")
 

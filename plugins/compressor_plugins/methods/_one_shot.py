@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from compressor.model.blocks import Blocks
 from compressor.model.weights import filtered_weights
-from compressor.plugin import Pruned
+from compressor.plugin import Pruned, read_scores
 from compressor.progress import announced, track
 from compressor.prune import (
     Search,
@@ -99,7 +99,8 @@ def scored(method: OneShot, session: Session, layouts: dict[str, Blocks]) -> Sco
     """Return the scores of the chosen weights; those that the output does not depend on leave ``layouts``."""
     model, criterion, calibration = session.model, method.criterion, session.calibration
     share = Share.of_run(len(calibration), joint=method.joint and not session.task.label_free)
-    run = criterion.start({name: tuple(model.get_parameter(name).shape) for name in layouts})
+    shapes = {name: tuple(model.get_parameter(name).shape) for name in layouts}
+    run = criterion.start(shapes)
     showing = Showing(
         names=tuple(layouts),
         needs=criterion.needs,
@@ -109,7 +110,7 @@ def scored(method: OneShot, session: Session, layouts: dict[str, Blocks]) -> Sco
     )
     batches = track(share.of(calibration.batches(session.device)), "Scores", total=share.size(len(calibration)))
     show_batches(model, run.observe, batches, showing)
-    scores = run.scores()
+    scores = read_scores(criterion, run, shapes)
     for name in [name for name in layouts if name not in scores]:
         announced.warning("%s stays dense: the output does not depend on it", name)
         del layouts[name]

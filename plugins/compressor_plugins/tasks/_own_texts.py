@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 
+SECOND = ("text_pair", "text2", "text_b", "sentence2", "question2", "hypothesis", "passage")
+"""What columns of second texts are often called."""
+
+
 class OwnTexts(ClassificationTask, OwnRows):
     """Texts or pairs of texts, from files or a data set."""
 
@@ -30,7 +34,13 @@ class OwnTexts(ClassificationTask, OwnRows):
         Raises:
             InputError: a column is absent, or has values that are no text.
         """
+        from compressor.progress import announced
         from compressor_plugins.tasks import _files
 
+        unread = [] if self.pairs else [name for name in SECOND if name in rows.column_names]
+        if unread:
+            announced.warning(
+                "%s has a column '%s', which is not read; for pairs give text_pair: %s", source, *unread[:1] * 2
+            )
         names = {"text": self.text} | ({"text_pair": self.text_pair} if self.text_pair else {})
         return [_files.texts(rows, name, source=source, option=option) for option, name in names.items()]
