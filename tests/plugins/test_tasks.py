@@ -144,6 +144,16 @@ def test_texts_are_truncated_to_max_length(write: Callable[..., Path]):
     assert len(classification(path, max_length=10**6).load("train", tiny_tokenizer())[0]["input_ids"]) == limit
 
 
+def test_a_second_column_of_texts_that_is_not_named_is_said(
+    write: Callable[..., Path], caplog: pytest.LogCaptureFixture
+):
+    path = write("rows.csv", text=["a", "c"], text_pair=["b", "d"], label=[0, 1])
+    for options, said in (({}, True), ({"text_pair": "text_pair"}, False)):
+        caplog.clear()
+        classification(path, **options).load("train", tiny_tokenizer())
+        assert ("column 'text_pair', which is not read" in caplog.text) == said
+
+
 def test_pairs_are_framed_as_two_segments(write: Callable[..., Path]):
     path = write("rows.csv", a=["the cat"], b=["a dog"], label=[1])
     row = classification(path, text="a", text_pair="b").load("train", tiny_tokenizer())[0]
