@@ -27,6 +27,8 @@ def answer(request: Mapping[str, Any]) -> Any:
             raise MemoryError("can't allocate memory")
         case {"raise": "bug"}:
             raise ZeroDivisionError
+        case {"raise": "interrupt"}:
+            raise KeyboardInterrupt
         case {"signal": number}:
             os.kill(os.getpid(), number)
         case {"wait": True}:
@@ -64,7 +66,7 @@ def test_a_process_that_dies_is_an_error_of_the_environment(number: int, said: s
 
 def test_an_interrupt_there_is_one_here():
     with pytest.raises(KeyboardInterrupt):
-        apart.ask(__name__, {"signal": int(signal.SIGINT)})
+        apart.ask(__name__, {"raise": "interrupt"})
 
 
 def test_patience_ends():
