@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from difflib import get_close_matches
 
+INTERRUPTED = 130
+"""Exit code of what was interrupted."""
 DISK_FULL_TEXTS = (
     "No space left on device",
     "Disk quota exceeded",

@@ -16,12 +16,11 @@ from pathlib import Path
 import click
 
 from compressor.cli.options import JSON_ASKED
-from compressor.errors import CompressorError, InputError, PluginError, RecipeError, SetupError, ran_out
+from compressor.errors import INTERRUPTED, CompressorError, InputError, PluginError, RecipeError, SetupError, ran_out
 from compressor.places import state
 from compressor.processes import Processes
 
 BUG = 70
-INTERRUPTED = 130
 OWN = {"compressor", "compressor_plugins"}
 NO_LIBRARY = "cannot open shared object file"
 """What the loader says where a package such as torch lacks a library of the system."""

@@ -32,10 +32,3 @@ device_option = click.option(
     show_default=True,
     help="Where torch computes; auto: the GPU where there is one.",
 )
-provider_option = click.option(
-    "--provider",
-    type=click.Choice(["cpu", "cuda", "tensorrt"]),
-    default="cpu",
-    show_default=True,
-    help="Execution provider of onnxruntime.",
-)

@@ -10,7 +10,7 @@ import click
 
 from compressor.cli.boundary import echo_progress
 from compressor.cli.completing import RecipePath
-from compressor.cli.options import device_option, json_option, model_option, provider_option, set_option
+from compressor.cli.options import device_option, json_option, model_option, set_option
 from compressor.plugin import Registry
 from compressor.processes import Processes
 from compressor.recipe.loader import load_recipe
@@ -123,7 +123,13 @@ def bench(*, models: tuple[Path, ...], provider: Any, as_json: bool, **shape: An
     show_default=True,
     help="Intra-op threads, 0 = onnxruntime's choice.",
 )
-@provider_option
+@click.option(
+    "--provider",
+    type=click.Choice(["cpu", "cuda", "tensorrt"]),
+    default="cpu",
+    show_default=True,
+    help="Execution provider of onnxruntime.",
+)
 @click.option("--rounds", type=click.IntRange(3), default=15, show_default=True, help="Interleaved rounds.")
 @click.option("--fresh", is_flag=True, help="Measure again, and replace what the cache has.")
 @json_option

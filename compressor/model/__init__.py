@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from compressor.model.emptied import BiasOnly, EmptyAttention
     from compressor.model.groups import ParamSlice, PrunableGroup, UnitKind
     from compressor.model.masks import Masks, Scores
-    from compressor.model.outputs import accepted_inputs, max_positions, raw_output, read_output
+    from compressor.model.outputs import accepted_inputs, at_real_tokens, max_positions, raw_output, read_output
     from compressor.model.runtime import SessionOptions, open_session
     from compressor.model.source import local_directory
     from compressor.model.surgery import Family, apply_shapes, masked, shrink
@@ -43,6 +43,7 @@ __all__ = [
     "accepted_inputs",
     "apply_masks",
     "apply_shapes",
+    "at_real_tokens",
     "collate",
     "divided_weights",
     "encoder_macs",
@@ -80,7 +81,7 @@ _FILES = {
     "groups": ("ParamSlice", "PrunableGroup", "UnitKind"),
     "masks": ("Masks", "Scores"),
     "batches": ("collate",),
-    "outputs": ("accepted_inputs", "max_positions", "raw_output", "read_output"),
+    "outputs": ("accepted_inputs", "at_real_tokens", "max_positions", "raw_output", "read_output"),
     "runtime": ("SessionOptions", "open_session"),
     "source": ("local_directory",),
     "emptied": ("BiasOnly", "EmptyAttention"),

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -17,6 +18,8 @@ OUTPUT_NAMES: Mapping[str, tuple[str, ...]] = {
     "feature-extraction": ("last_hidden_state",),
 }
 """Names of the outputs, in torch and in the exported graph, by the model's head."""
+
+Values = TypeVar("Values", Tensor, np.ndarray)
 
 
 def accepted_inputs(model: nn.Module) -> tuple[str, ...]:
@@ -37,6 +40,19 @@ def read_output(outputs: Any) -> Tensor:
     """Return what ``raw_output`` does, of the output that transformers' model gave."""
     names = next(names for names in OUTPUT_NAMES.values() if names[0] in outputs)
     return outputs[names[0]] if len(names) == 1 else torch.stack([outputs[name] for name in names], dim=-1)
+
+
+def at_real_tokens(output: Values, mask: Values) -> Values:
+    """Return an output at real tokens, shape (n, ...), where it has values for every token; any other as it is.
+
+    What stands at padding means nothing: in a model with windows a padded token may attend to nothing at all, and
+    runtimes differ in what that gives.
+
+    Args:
+        output: as of ``raw_output``, (B, C) or (B, T, C).
+        mask: which tokens are real, bool, (B, T).
+    """
+    return output[mask] if output.ndim > mask.ndim else output
 
 
 def max_positions(model: nn.Module) -> int:

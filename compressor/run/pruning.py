@@ -14,7 +14,7 @@ from compressor.model.constant import removable_units
 from compressor.model.depth import skipped
 from compressor.model.elements import apply_masks, removed_elements, shrunk_masks, split_masks
 from compressor.model.masks import Masks
-from compressor.model.outputs import raw_output
+from compressor.model.outputs import at_real_tokens, raw_output
 from compressor.plugin.components import Pruned
 from compressor.run.calls import NamedFamily
 from compressor.run.session import Session
@@ -102,8 +102,7 @@ def _removal_difference(
     with torch.no_grad():
         found = raw_output(shrunk, batch)
     mask = batch["attention_mask"].bool()
-    if expected.ndim > mask.ndim:  # hidden states of padding tokens mean nothing
-        expected, found = expected[mask], found[mask]
+    expected, found = (at_real_tokens(output, mask) for output in (expected, found))
     difference = float((expected - found).abs().max())
     if not difference <= REMOVAL_TOLERANCE * max(1.0, float(expected.abs().max())):
         what = "removing the masked units" + (" and the dropped layers" if pruned.dropped_layers else "")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -22,7 +22,7 @@ from compressor.model import embeddings, max_positions
 from compressor.model.batches import collate
 from compressor.model.companions import copy_tokenizer
 from compressor.model.files import write_text
-from compressor.model.outputs import raw_output
+from compressor.model.outputs import at_real_tokens, raw_output
 from compressor.plugin.trimmed import Trimmed
 from compressor.run.data import Calibration, parts, rows_digest, same_parts
 from compressor.run.load import calibration_of, draw_calibration, load_rows, load_tokenizer
@@ -213,8 +213,8 @@ def _coverage(old: Rows, new: Rows, tokens: Sequence[int]) -> float:
 
 def _unknown(rows: Rows, tokenizer: PreTrainedTokenizerBase) -> float:
     """Return the fraction of tokens that are unknown."""
-    ids: Iterable[int] = [one for row in _ids(rows) for one in row]
-    return Counter(ids)[cast("int", tokenizer.unk_token_id)] / max(1, len(list(ids)))
+    ids = [one for row in _ids(rows) for one in row]
+    return ids.count(cast("int", tokenizer.unk_token_id)) / max(1, len(ids))
 
 
 @torch.no_grad()
@@ -234,9 +234,7 @@ def _proof(session: Session, read: Read, trimmed: Trimmed, models: tuple[nn.Modu
         for model, batch in zip(models, batches, strict=True)
     )
     mask = batches[0]["attention_mask"].bool().to(session.device)
-    if expected.ndim > mask.ndim:  # hidden states of padding tokens mean nothing
-        expected, found = expected[mask], found[mask]
-    difference = float((expected - found).abs().max())
+    difference = float(at_real_tokens(expected - found, mask).abs().max())
     if difference:
         raise CompressorError(
             f"trimming changed the output of rows made of kept tokens by {difference:.2e}; expected none",

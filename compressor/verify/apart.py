@@ -16,10 +16,17 @@ from collections.abc import Mapping
 from importlib import import_module
 from typing import Any
 
-from compressor.errors import CompressorError, InputError, MemoryShortageError, SetupError, memory_ran_out, ran_out
+from compressor.errors import (
+    INTERRUPTED,
+    CompressorError,
+    InputError,
+    MemoryShortageError,
+    SetupError,
+    memory_ran_out,
+    ran_out,
+)
 from compressor.processes import same_imports
 
-INTERRUPTED = 130
 KINDS = {kind.__name__: kind for kind in (InputError, SetupError, MemoryShortageError)}
 """Errors that go on as what they are."""
 

@@ -10,12 +10,10 @@ import numpy as np
 import torch
 
 from compressor.errors import CompressorError
-from compressor.model import max_positions
+from compressor.model import at_real_tokens, max_positions
 from compressor.model.runtime import SessionOptions, open_session
 from compressor_plugins.exporters._signature import Signature, example_batch
 
-TOKENS = 3
-"""Dimensions of an output for every token, (B, T, C)."""
 ANSWERS = {"start_logits", "end_logits"}
 """Outputs for every token of two dimensions, (B, T)."""
 PARITY_SHAPES = ((1, 1), (1, 2), (2, 7), (3, 16), (5, 33), (4, 64), (2, 131))
@@ -33,16 +31,12 @@ def parity(net: Signature, path: Path, tolerance: float) -> float:
     return max(_difference(net, open_session(path, SessionOptions(slow_fusion=on)), tolerance) for on in (False, True))
 
 
-def _largest(expected: np.ndarray, found: np.ndarray, where: Any) -> float:
-    return float(np.abs(expected - found)[where].max()) if expected.shape == found.shape else math.inf
-
-
-def _compared(name: str, output: np.ndarray, real: np.ndarray) -> Any:
-    """Return where an output counts: of outputs for every token, at real ones.
-
-    A padded token whose window holds no real one attends to nothing, and runtimes may differ in what that is.
-    """
-    return real if output.ndim == TOKENS or name in ANSWERS else ...
+def _largest(name: str, expected: np.ndarray, found: np.ndarray, real: np.ndarray) -> float:
+    """Return the largest difference of an output; of one that has values for every token, at real ones."""
+    if expected.shape != found.shape:
+        return math.inf
+    apart = np.abs(expected - found)
+    return float((apart[real] if name in ANSWERS else at_real_tokens(apart, real)).max())
 
 
 def _difference(net: Signature, session: Any, tolerance: float) -> float:
@@ -55,7 +49,7 @@ def _difference(net: Signature, session: Any, tolerance: float) -> float:
         found = session.run(list(net.output_names), {name: tensor.numpy() for name, tensor in inputs.items()})
         real = inputs["attention_mask"].numpy() > 0
         outputs = zip(net.output_names, expected, found, strict=True)
-        apart = [_largest(mine, other, _compared(name, mine, real)) for name, mine, other in outputs]
+        apart = [_largest(*output, real) for output in outputs]
         differences[batch, length] = math.nan if any(map(math.isnan, apart)) else max(apart)
     worst = max(differences, key=lambda shape: math.inf if math.isnan(differences[shape]) else differences[shape])
     if not differences[worst] <= tolerance:

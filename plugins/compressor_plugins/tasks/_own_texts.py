@@ -37,10 +37,10 @@ class OwnTexts(ClassificationTask, OwnRows):
         from compressor.progress import announced
         from compressor_plugins.tasks import _files
 
-        unread = [] if self.pairs else [name for name in SECOND if name in rows.column_names]
-        if unread:
+        second = next((name for name in SECOND if name in rows.column_names), None)
+        if second and not self.pairs:
             announced.warning(
-                "%s has a column '%s', which is not read; for pairs give text_pair: %s", source, *unread[:1] * 2
+                "%s has a column '%s', which is not read; for pairs give text_pair: %s", source, second, second
             )
         names = {"text": self.text} | ({"text_pair": self.text_pair} if self.text_pair else {})
         return [_files.texts(rows, name, source=source, option=option) for option, name in names.items()]
