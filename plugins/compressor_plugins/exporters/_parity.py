@@ -47,7 +47,7 @@ def _difference(net: Signature, session: Any, tolerance: float) -> float:
         with torch.no_grad():
             expected = [output.numpy() for output in net(*inputs.values())]
         found = session.run(list(net.output_names), {name: tensor.numpy() for name, tensor in inputs.items()})
-        real = inputs["attention_mask"].numpy() > 0
+        real = inputs.get("attention_mask", torch.ones_like(inputs["input_ids"])).numpy() > 0
         outputs = zip(net.output_names, expected, found, strict=True)
         apart = [_largest(*output, real) for output in outputs]
         differences[batch, length] = math.nan if any(map(math.isnan, apart)) else max(apart)
