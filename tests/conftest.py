@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,9 +11,10 @@ from typing import Any
 import pytest
 
 from compressor.verify import apart
-from tests.lookup import answer_here
+from compressor_plugins.exporters import _torch_onnx
+from tests.lookup import answer_here, remembering
 
-ASK = apart.ask
+ASK, TRACE = apart.ask, _torch_onnx._graph
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # two test processes with two threads each would wait for one another
@@ -21,6 +23,23 @@ os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--no-skips", action="store_true", help="a skipped test fails (make test-real)")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Any:
+    """Collect tests without collecting garbage: of a million objects of imported libraries there is none."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.enable()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _imported() -> None:
+    """Let the garbage collector pass by what is imported: trainings and exports end with a full collection each."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.hookimpl(wrapper=True)
@@ -38,6 +57,12 @@ def own_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(apart, "ask", ASK)
 
 
+@pytest.fixture
+def own_graphs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have every model traced by torch's exporter, also one like an earlier one."""
+    monkeypatch.setattr(_torch_onnx, "_graph", TRACE)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Keep the logs of errors and the latency tables out of the developer's home, and measurements short.
@@ -50,6 +75,7 @@ def _state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         patch.setattr("compressor.verify.rounds.WARM_UP_SECONDS", 0.01)
         patch.setattr("compressor.run.verification.measure_memory", lambda *_: {})  # a process per file
         patch.setattr(apart, "ask", answer_here)
+        patch.setattr(_torch_onnx, "_graph", remembering(TRACE))
         patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         yield
