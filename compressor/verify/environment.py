@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import re
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -57,7 +58,9 @@ def cpu_fields() -> dict[str, str]:
     return {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
 
 
+@cache
 def _version(name: str) -> str | None:
+    """Return what is installed; reading all metadata takes longer than the rest of an environment, and stays the same."""
     try:
         return version(name)
     except PackageNotFoundError:
