@@ -141,6 +141,14 @@ def test_the_same_file_gives_the_same_bytes_anywhere(quantizer: Quantizer, artif
     assert str(tmp_path).encode() not in one.read_bytes()
 
 
+def test_what_a_killed_run_left_half_made_goes(artifact: Artifact, tmp_path: Path):
+    left = tmp_path / ".q.onnx.tmp"
+    left.mkdir()
+    (left / "quantized.onnx").write_bytes(b"half")
+    Int8Dynamic().quantize(artifact, DATA, tmp_path / "q.onnx")
+    assert [path.name for path in tmp_path.iterdir()] == ["q.onnx"]
+
+
 def test_layers_stay_float32_until_the_drop_is_small_enough(artifact: Artifact, tmp_path: Path):
     """The metric: a point for every layer that is quantised, beyond ten of them."""
     layers = layers_of(artifact.path)

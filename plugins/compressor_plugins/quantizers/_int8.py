@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import tempfile
+import shutil
 from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -27,8 +28,8 @@ def quantized(artifact: Artifact, data: QuantizationData, path: Path, recipe: Re
     """
     layers = layers_of(artifact.path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as place:
-        work = _Work(artifact.path, layers, data, recipe, Path(place))
+    with _workplace(path.with_name(f".{path.name}.tmp")) as place:
+        work = _Work(artifact.path, layers, data, recipe, place)
         search = Search(layers, work.write, work.error, partial(data.drop, samples=recipe.samples))
         found = search.all() if recipe.max_drop is None else keep_within(search, recipe.max_drop)
         details = {
@@ -47,6 +48,17 @@ def quantized(artifact: Artifact, data: QuantizationData, path: Path, recipe: Re
         max_abs_diff=difference,
         details=details,
     )
+
+
+@contextmanager
+def _workplace(place: Path) -> Iterator[Path]:
+    """Make a directory that goes away; what a killed run left there goes first, so it has one name in every run."""
+    shutil.rmtree(place, ignore_errors=True)
+    place.mkdir()
+    try:
+        yield place
+    finally:
+        shutil.rmtree(place)
 
 
 @dataclass(frozen=True)
