@@ -11,7 +11,7 @@ from transformers.integrations.integration_utils import get_reporting_integratio
 
 from compressor.errors import InputError, RecipeError, SetupError
 from compressor.model.runtime import import_onnxruntime, require_provider
-from compressor.plugin import PruningMethod, Target, Training
+from compressor.plugin import PruningMethod, Quantizer, Target, Training
 from compressor.plugin.component import nested
 from compressor.plugin.components import Exporter
 from compressor.recipe.options import Verification
@@ -168,7 +168,7 @@ def _longest_before(plan: Plan, step: Step, longest: int) -> int:
 
 
 def check_method(plan: Plan, session: Session) -> None:
-    """Let exporters, the first method that prunes and those that read texts look at what the run starts from.
+    """Let exporters, quantizers, the first method that prunes and those that read texts look at what the run starts from.
 
     What other methods find depends on what the first one leaves.
 
@@ -189,5 +189,8 @@ def check_method(plan: Plan, session: Session) -> None:
         if isinstance(exporter := step.component, Exporter):
             with plugin_call(exporter, f"step {step.slug}"):
                 exporter.check(session.model, plan.task)
+        if isinstance(quantizer := step.component, Quantizer):
+            with plugin_call(quantizer, f"step {step.slug}"):
+                quantizer.check()
     for _, options in verifications(plan):
         try_metric(session, options)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +23,7 @@ from compressor.testing import example_masks, tiny_batch, tiny_model
 from compressor_plugins.exporters.onnx import OnnxExporter
 from compressor_plugins.families.bert import Bert
 from compressor_plugins.families.distilbert import DistilBert
+from compressor_plugins.quantizers import int8
 from compressor_plugins.quantizers._layers import Layer, layers_of
 from compressor_plugins.quantizers._search import Search, keep_within
 from compressor_plugins.quantizers.int8 import Int8Dynamic, Int8Static
@@ -198,6 +201,55 @@ def test_a_drop_that_no_layer_causes_is_an_error(tmp_path: Path):
 def test_samples_without_max_drop_are_refused():
     with pytest.raises(ValueError, match="expected samples with max_drop"):
         Int8Dynamic(samples=64)
+
+
+VNNI, PLAIN, UNREAD = ["avx2", "avx512_vnni"], ["avx2", "avx512f"], list[str]()
+
+
+@BOTH
+@pytest.mark.parametrize("features", [VNNI, PLAIN, UNREAD], ids=["vnni", "plain", "unread"])
+def test_auto_is_seven_bits_where_the_cpu_lacks_vnni_and_is_resolved_at_once(
+    quantizer: Quantizer, features: list[str], monkeypatch: pytest.MonkeyPatch
+):
+    """What is kept is no `auto`: it would be another file on another machine."""
+    monkeypatch.setattr(int8, "cpu_features", lambda: features)
+    for options in ({}, {"reduce_range": "auto"}):
+        assert type(quantizer)(**options).options()["reduce_range"] is (features == PLAIN)
+    for asked in (True, False):
+        assert type(quantizer)(reduce_range=asked).options()["reduce_range"] is asked
+
+
+@pytest.mark.parametrize(
+    ("features", "asked", "said"),
+    [
+        (VNNI, "auto", r"INFO int8-dynamic: weights in 8 bits \(reduce_range: false\): this CPU, Zen, needs no fewer"),
+        (VNNI, True, r"INFO int8-dynamic: weights in 7 bits \(reduce_range: true\): this CPU, Zen, needs no fewer"),
+        (UNREAD, "auto", r"INFO int8-dynamic: weights in 8 bits \(reduce_range: false\): this CPU, Zen, does not say"),
+        (
+            PLAIN,
+            "auto",
+            r"INFO int8-dynamic: weights in 7 bits \(reduce_range: true\): this CPU, Zen, has no VNNI.* saturate",
+        ),
+        (PLAIN, False, r"WARNING int8-dynamic: weights in 8 bits .*no VNNI.* saturate; next step: reduce_range: true"),
+    ],
+)
+def test_how_many_bits_and_why_is_said_before_a_run(
+    features: list[str], asked: Any, said: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    monkeypatch.setattr(int8, "cpu_features", lambda: features)
+    monkeypatch.setattr(int8, "cpu_name", lambda: "Zen")
+    with caplog.at_level("INFO", logger="compressor.announced"):
+        Int8Dynamic(reduce_range=asked).check()
+    ((_, number, line),) = caplog.record_tuples
+    assert re.match(said, f"{logging.getLevelName(number)} {line}"), line
+
+
+def test_seven_bits_are_half_the_steps_and_the_figures_say_so(artifact: Artifact, tmp_path: Path):
+    for narrow, largest in ((True, 64), (False, 127)):
+        made = Int8Dynamic(reduce_range=narrow).quantize(artifact, DATA, tmp_path / "q.onnx")
+        weights = [onnx.numpy_helper.to_array(tensor) for tensor in stored(made.path, TensorProto.INT8)]
+        assert max(np.abs(weight.astype(int)).max() for weight in weights if weight.ndim == 2) == largest
+        assert made.details["reduce_range"] is narrow
 
 
 def test_a_fused_file_is_refused(artifact: Artifact, tmp_path: Path):

@@ -36,6 +36,7 @@ def quantized(artifact: Artifact, data: QuantizationData, path: Path, recipe: Re
             "layers": len(layers),
             "quantized": len(layers) - len(found.excluded),
             "kept_float32": list(found.excluded),
+            "reduce_range": recipe.reduce_range,
             **({"max_drop": recipe.max_drop, "drops": list(found.drops)} if found.drops else {}),
         }
         difference = work.difference(found.path)
