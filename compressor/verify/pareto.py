@@ -62,20 +62,8 @@ def row(name: str, report: Data, *, settings: Data | None = None, of: str = "com
 
 def failed_row(name: str, *, settings: Data, error: Data) -> dict[str, Any]:
     """Return the row of a point without a result: ``error`` (kind, message, exit_code), and None for every figure."""
-    figures = (
-        "encoder_macs",
-        "parameters",
-        "bytes",
-        "metric",
-        "score",
-        "difference",
-        "kl",
-        "agreement",
-        "verdict",
-        "pareto",
-    )
-    known: dict[str, Any] = {"name": name, "settings": settings, "directory": None, "error": error, "latency": []}
-    return {**known, **dict.fromkeys(figures)}
+    nothing = row(name, {"model": {}}, settings=settings)
+    return {**nothing, "directory": None, "error": error, "pareto": None}
 
 
 def int8_alone(report: Data) -> list[dict[str, Any]]:

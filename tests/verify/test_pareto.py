@@ -152,6 +152,13 @@ FAILED = failed_row(
 )
 
 
+def test_a_point_that_failed_has_every_figure_of_one_that_did_not_and_none_of_them_is_known():
+    done = family(POINTS)[-1]
+    assert {*FAILED} == {*done, "error"}
+    known = {"name": "macs-0.1", "settings": {"macs": 0.1}, "error": FAILED["error"], "latency": []}
+    assert {**dict.fromkeys(done), **known} == FAILED
+
+
 def test_a_point_that_failed_is_listed_with_its_reason():
     table = pareto_section(sweep([*family(POINTS), FAILED]))
     assert table.rows[-1] == ("macs-0.1", *[""] * (len(table.columns) - 3), "failed", "")
