@@ -129,9 +129,15 @@ def machine(environment: Data) -> tuple[Any, ...]:
 
 def _subject(report: Data) -> tuple[Any, ...]:
     """Return what a point was compared with and on what: equal for points whose figures can be compared."""
-    judged = [(report.get("quality") or {}).get(name) for name in ("rows_sha256", "metric")]
+    judged = report.get("quality") or {}
     dense = report["inputs"]["weights_sha256"], report["model"].get("bytes", {}).get("dense")
-    return (report["recipe"]["task"], *dense, *judged)
+    return (report["recipe"]["task"], *dense, judged.get("rows_sha256"), judged_by(judged))
+
+
+def judged_by(quality: Data) -> str | None:
+    """Return the metric with its options, where it is one of the user's own: equal for scores that can be compared."""
+    options = ", ".join(f"{name}={value}" for name, value in sorted((quality.get("metric_options") or {}).items()))
+    return f"{quality['metric']}({options})" if options else quality.get("metric")
 
 
 def _timed(measured: Data) -> tuple[int, int, str]:
