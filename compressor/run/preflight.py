@@ -11,7 +11,7 @@ from transformers.integrations.integration_utils import get_reporting_integratio
 
 from compressor.errors import InputError, RecipeError, SetupError
 from compressor.model.runtime import import_onnxruntime, require_provider
-from compressor.plugin import PruningMethod, Quantizer, Target, Training
+from compressor.plugin import PruningMethod, Quantizer, Target, Task, Training
 from compressor.plugin.component import nested
 from compressor.plugin.components import Exporter
 from compressor.recipe.options import Verification
@@ -41,6 +41,14 @@ def trainings(plan: Plan) -> Iterator[tuple[Step, Training]]:
 def reads_texts(plan: Plan) -> Iterator[Step]:
     """Yield the steps that decide by the tokenizer and every train row."""
     return (step for step in plan.steps if step.reads_texts)
+
+
+def tasks_read(step: Step, plan: Plan) -> tuple[Task, ...]:
+    """Return the tasks all of whose train rows a step's method loads."""
+    if not isinstance(step.component, PruningMethod):
+        return ()
+    with plugin_call(step.component, f"step {step.slug}"):
+        return step.component.read_whole(plan.task)
 
 
 class RowsRead(NamedTuple):
