@@ -26,6 +26,7 @@ from compressor.run.preflight import (
     check_lengths,
     check_problem,
     check_training,
+    tasks_read,
     trains_head,
     what_is_read,
 )
@@ -239,4 +240,16 @@ def open_session(plan: Plan, registry: Registry, run_dir: Path, device: torch.de
         validation=validation,
         train_rows=cast("Sequence[Mapping[str, Any]]", train) if read.train else (),
         train_digest=rows_digest(cast("Sequence[Mapping[str, Any]]", train)) if read.train else "",
+        read_digests=_read_digests(plan, train, tokenizer),
     )
+
+
+def _read_digests(plan: Plan, own: Dataset, tokenizer: PreTrainedTokenizerBase) -> dict[str, tuple[str, ...]]:
+    """Return hashes of the train rows that methods load themselves, ``own`` of the recipe's task, by the slugs of their steps."""
+
+    def digest(task: Task) -> str:
+        rows = own if task == plan.task else load_rows(task, "train", tokenizer, label2id=None)
+        return rows_digest(cast("Sequence[Mapping[str, Any]]", rows))
+
+    tasks = {step.slug: tasks_read(step, plan) for step in plan.steps}
+    return {slug: tuple(digest(task) for task in read) for slug, read in tasks.items() if read}

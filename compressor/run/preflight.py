@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from transformers.integrations.integration_utils import get_reporting_integration_callbacks
 
 from compressor.errors import InputError, RecipeError, SetupError
 from compressor.model.runtime import import_onnxruntime, require_provider
-from compressor.plugin import PruningMethod, Target, Training
+from compressor.plugin import PruningMethod, Quantizer, Target, Task, Training
 from compressor.plugin.component import nested
 from compressor.plugin.components import Exporter
 from compressor.recipe.options import Verification
@@ -41,6 +41,14 @@ def trainings(plan: Plan) -> Iterator[tuple[Step, Training]]:
 def reads_texts(plan: Plan) -> Iterator[Step]:
     """Yield the steps that decide by the tokenizer and every train row."""
     return (step for step in plan.steps if step.reads_texts)
+
+
+def tasks_read(step: Step, plan: Plan) -> tuple[Task, ...]:
+    """Return the tasks all of whose train rows a step's method loads."""
+    if not isinstance(step.component, PruningMethod):
+        return ()
+    with plugin_call(step.component, f"step {step.slug}"):
+        return step.component.read_whole(plan.task)
 
 
 class RowsRead(NamedTuple):
@@ -168,26 +176,42 @@ def _longest_before(plan: Plan, step: Step, longest: int) -> int:
 
 
 def check_method(plan: Plan, session: Session) -> None:
-    """Let exporters, the first method that prunes and those that read texts look at what the run starts from.
+    """Let exporters, quantizers, the first method that prunes and those that read texts look at what the run starts from.
 
     What other methods find depends on what the first one leaves.
 
     Raises:
         CompressorError: its options do not suit the model, or it fails.
     """
-    step = next((step for step in plan.steps if isinstance(step.component, PruningMethod)), None)
-    if step is not None:
-        with plugin_call(step.component, f"step {step.slug}"), read_only(step.component, session):
-            cast("PruningMethod", step.component).check(session.model)
-    first = True
+    pruned = read = False
     for step in plan.steps:
-        if isinstance(method := step.component, PruningMethod) and method.reads_texts:
-            with plugin_call(method, f"step {step.slug}"), read_only(method, session):
-                method.check_texts(session, first=first)
-            first = False
-    for step in plan.steps:
-        if isinstance(exporter := step.component, Exporter):
-            with plugin_call(exporter, f"step {step.slug}"):
-                exporter.check(session.model, plan.task)
-    for _, options in verifications(plan):
-        try_metric(session, options)
+        component = step.component
+        if isinstance(component, Verification):
+            try_metric(session, component)
+            continue
+        with plugin_call(component, f"step {step.slug}"):
+            if isinstance(component, PruningMethod):
+                _check_pruning(component, session, pruned=pruned, read=read)
+                pruned, read = True, read or component.reads_texts
+            elif isinstance(component, Exporter):
+                component.check(session.model, plan.task)
+            elif isinstance(component, Quantizer):
+                component.check()
+
+
+def _check_pruning(method: PruningMethod, session: Session, *, pruned: bool, read: bool) -> None:
+    """Call a method's checks that are due: of the model before any pruning, of texts wherever it reads them.
+
+    Args:
+        method: of a step.
+        session: as it was opened.
+        pruned: whether an earlier step prunes.
+        read: whether an earlier step reads texts.
+    """
+    if pruned and not method.reads_texts:
+        return
+    with read_only(method, session):
+        if not pruned:
+            method.check(session.model)
+        if method.reads_texts:
+            method.check_texts(session, first=not read)

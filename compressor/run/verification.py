@@ -104,7 +104,12 @@ def verify(subject: Subject, options: Verification, *, seed: int) -> dict[str, A
     )
     return {
         "environment": measured_on,
-        "quality": {"model": asked, **asdict(qualities[asked]), "rows_sha256": rows_digest(drawn["dense"])},
+        "quality": {
+            "model": asked,
+            **asdict(qualities[asked]),
+            **({"metric_options": options.metric.options()} if options.metric else {}),
+            "rows_sha256": rows_digest(drawn["dense"]),
+        },
         "variants": [
             {
                 "model": name,

@@ -15,8 +15,8 @@
                     rows cut into the same tokens as before that step}; unknown {split: {before, after}}, fractions of the
                     tokens; proof {rows, max_abs_diff}
     quality         model (that was asked for, in int8 where there is a step quantize), rows, rows_sha256, metric,
-                    dense {metric: value}, compressed {metric: value}, difference {value, lower, upper, confidence}, churn,
-                    lost, gained, mcnemar, kl
+                    metric_options (of a metric of the user's own), dense {metric: value}, compressed {metric: value},
+                    difference {value, lower, upper, confidence}, churn, lost, gained, mcnemar, kl
     variants        a list, dense first; each model, file, bytes, memory {load_seconds, session_mb, peak_mb} (in a process of
                     its own; null where the system does not tell), quality (as above; null for dense and for fused files)
     not_fused       why there are no fused files, where they were asked for
