@@ -201,7 +201,8 @@ RECIPES = {
     "empty recipe": Broken(write("recipe.yaml", ""), r"recipe.yaml.*  .*empty.*"),
     "binary recipe": Broken(write("recipe.yaml", b"\x80\x04\x95"), r"recipe.yaml.*  .*UTF-8.*"),
     "model directory missing": Broken(
-        recipe("./checkpoint", "./chekpoint"), r"recipe.yaml:2  model: no such directory: './chekpoint'.*"
+        recipe("./checkpoint", "./chekpoint"),
+        r"recipe.yaml:2  model: no such directory: './chekpoint'; did you mean 'checkpoint'\?; expected .*-m.*",
     ),
     "model is a file": Broken(recipe("./checkpoint", "train.csv"), r"recipe.yaml:2  model: expected a directory.*"),
     "data file missing": Broken(
@@ -322,6 +323,10 @@ RUNS = {
         3,
     ),
     "no CUDA device": Broken(nothing, r"--device cuda: torch sees no CUDA device", 3, ("--device", "cuda")),
+    "model directory missing that might be a name of the hub": Broken(
+        recipe("./checkpoint", "chekpoint"),
+        r"chekpoint: no such directory, and the hub cannot give the model: [^\n]*\n  next: [^\n]*did you mean 'checkpoint'.*",
+    ),
     "hub out of reach": Broken(
         recipe("./checkpoint", "owner/model"),
         r"owner/model: no such directory, and the hub cannot give the model: [^\n]*\n  next: [^\n]* -m[ ,].*",
@@ -361,6 +366,7 @@ def test_a_home_directory_is_spelt_out(here: Path, monkeypatch: pytest.MonkeyPat
     recipe(FILES, FILES.replace(": train.csv", ": ~/train.csv"))()
     (task,) = [line for line in compress("plan", "recipe.yaml").stdout.splitlines() if line.startswith("  load ")]
     assert f"train='{here}/train.csv'" in task
+    assert compress("check", "recipe.yaml", "-m", "~/checkpoint").exit_code == 0
 
 
 @pytest.mark.parametrize("name", RUNS)

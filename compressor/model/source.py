@@ -8,11 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import constants, snapshot_download
-from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HFValidationError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
 from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig
 
-from compressor.errors import InputError, SetupError, did_you_mean
+from compressor.errors import InputError, SetupError, did_you_mean, nearest_directory
 
 HUB_NAME = ("owner", "name")
 CONFIG = "config.json"
@@ -54,7 +59,9 @@ def checkpoint_directory(path: Path) -> Path:
         InputError: it is missing, or has no ``config.json``.
     """
     if not path.exists():
-        raise InputError(f"{path}: no such directory", hint="check the path given as model: or with -m")
+        near = nearest_directory(path)
+        guess = f"; did you mean '{near}'?" if near else ""
+        raise InputError(f"{path}: no such directory{guess}", hint="correct the path given as model: or with -m")
     if not (path / CONFIG).is_file():
         raise InputError(f"{path}: expected a checkpoint directory, found no {CONFIG} in it", hint=_instead(path))
     return path
@@ -80,8 +87,8 @@ def _download(model: str, revision: str | None) -> Path:
         )
     except GatedRepoError as error:
         raise SetupError(f"{model}: the hub gives this model to logged-in users only", hint=LOGIN) from error
-    except RepositoryNotFoundError as error:
-        hint = "check the name; a private model needs: hf auth login"
+    except (RepositoryNotFoundError, HFValidationError) as error:
+        hint = _correction(model) or "check the name; a private model needs: hf auth login"
         raise InputError(f"{model}: neither a directory nor a model of the hub", hint=hint) from error
     except RevisionNotFoundError as error:
         raise InputError(f"{model}: the hub has no revision '{revision}' of this model") from error
@@ -90,10 +97,23 @@ def _download(model: str, revision: str | None) -> Path:
         if constants.HF_HUB_OFFLINE:
             reason = f"HF_HUB_OFFLINE is set, and the cache {constants.HF_HUB_CACHE} does not hold it"
             hint = "unset HF_HUB_OFFLINE to download it"
-        raise SetupError(
+        meant = _correction(model)
+        raise (InputError if meant else SetupError)(
             f"{model}: no such directory, and the hub cannot give the model: {reason}",
-            hint=f"give a local checkpoint directory with -m, or {hint}",
+            hint=f"{meant or 'give a local checkpoint directory with -m'}, or {hint}",
         ) from error
+
+
+def _correction(model: str) -> str:
+    """Say which checkpoints here may have been meant by a name that is no directory's; empty where none is like it."""
+    path = Path(model)
+    for near in filter(None, (nearest_directory(place) for place in (path, *list(path.parents)[:-1]))):
+        if (near / CONFIG).is_file():
+            return f"give the directory with -m (did you mean '{near}'?)"
+        below = sorted(str(found.parent) for found in near.glob(f"*/{CONFIG}"))
+        if below:
+            return f"give a directory with -m, such as {', '.join(below)}"
+    return ""
 
 
 def checkpoint_config(directory: Path, model_types: Iterable[str]) -> Any:

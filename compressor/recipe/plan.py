@@ -12,7 +12,7 @@ from typing import Any, cast
 
 from pydantic import ValidationError
 
-from compressor.errors import InputError, RecipeError, did_you_mean
+from compressor.errors import InputError, RecipeError, did_you_mean, nearest_directory
 from compressor.plugin import Component, Provider, PruningMethod, Registry, Task
 from compressor.plugin.component import nested
 from compressor.recipe.document import Trail
@@ -231,10 +231,13 @@ def _local(text: str) -> bool:
 
 
 def _model_mistakes(model: str) -> Iterator[Mistake]:
-    path = Path(model)
+    path = Path(model).expanduser()
     if path.is_dir():
         return
     if path.exists():
         yield ("model",), f"expected a directory, got the file '{model}'"
     elif _local(model):
-        yield ("model",), f"no such directory: '{model}'; expected a checkpoint directory or a hub id (-m replaces it)"
+        near = nearest_directory(path)
+        guess = f"; did you mean '{near}'?" if near else ""
+        expected = "expected a checkpoint directory or a hub id (-m replaces it)"
+        yield ("model",), f"no such directory: '{model}'{guess}; {expected}"
