@@ -17,10 +17,10 @@ from compressor.model.files import sha256
 from compressor.plugin import PruningMethod
 from compressor.recipe.lock import Row, locked_facts
 from compressor.recipe.plan import Plan
+from compressor.recipe.reads import reads_texts
 from compressor.run.calls import plugin_call
 from compressor.run.data import Calibration, rows_digest
 from compressor.run.fingerprints import config_text
-from compressor.run.preflight import reads_texts
 from compressor.run.session import Session
 from compressor.verify.environment import environment
 
@@ -89,7 +89,7 @@ def _inputs(session: Session) -> dict[str, Any]:
 
 def _files(session: Session) -> dict[str, Any]:
     """Return a hash of the tokenizer's files, which a trimmed vocabulary depends on, and those of ``named_files``."""
-    digests = [sha256(path) for path in tokenizer_paths(session.source)] if any(reads_texts(session.plan)) else []
+    digests = [sha256(path) for path in tokenizer_paths(session.source)] if any(reads_texts(session.plan.steps)) else []
     named = [sha256(path) for path in named_files(session.plan)]
     return {
         **({"tokenizer_sha256": hashlib.sha256("\n".join(digests).encode()).hexdigest()} if digests else {}),

@@ -11,7 +11,7 @@ from pydantic import Field
 from compressor.plugin import hookimpl
 from compressor.plugin.components import Head, Split
 from compressor_plugins.paths import TAGGED, TaggedFile
-from compressor_plugins.tasks._dataset import OwnRows
+from compressor_plugins.tasks._own_rows import OwnRows
 
 if TYPE_CHECKING:
     import numpy as np
@@ -35,6 +35,7 @@ class TokenClassification(OwnRows):
 
     name: ClassVar[str] = "token-classification"
     head: ClassVar[Head] = "token-classification"
+    label_option: ClassVar[str] = "tags"
 
     train: TaggedFile | None = Field(
         default=None,
@@ -60,6 +61,10 @@ class TokenClassification(OwnRows):
     def num_labels(self) -> int | None:
         """Number of tags, when ``labels`` names them."""
         return len(self.labels) if self.labels else None
+
+    def columns(self, split: Split) -> Mapping[str, str]:  # noqa: ARG002 - the same of both
+        """Return those of words and tags."""
+        return {"tokens": self.tokens, "tags": self.tags}
 
     def read(self, split: Split) -> tuple[Dataset, str]:
         """Return a split's rows; raises what ``OwnRows.read`` does."""
