@@ -45,6 +45,7 @@ def report_page(report: Data) -> str:
         sections=first,
         drawings=list(_drawings(report)),
         others=others,
+        warnings=report.get("warnings") or (),
         lints=[without_paths(lint) for lint in report.get("lints") or ()],
         tables=list(_made_with(report)),
     )
@@ -79,6 +80,7 @@ def sweep_page(report: Data) -> str:
         sections=[],
         drawings=[Drawing("Metric against latency", (("", drawn),), notes)] if drawn else [],
         others=list(pareto_sections(report)),
+        warnings=[],
         lints=[],
         tables=[
             environment_section(report["environment"]),
@@ -101,6 +103,7 @@ def comparison_page(report: Data) -> str:
         sections=[],
         drawings=[Drawing("Metric against latency", (("", drawn),), notes)] if drawn else [],
         others=list(comparison_sections(report)),
+        warnings=[],
         lints=report["warnings"],
         tables=[],
     )
