@@ -8,7 +8,6 @@ from typing import Literal
 
 from compressor.verify.evaluate import Quality
 from compressor.verify.latency import LatencyRow
-from compressor.verify.section import BEST_DENSE
 
 Verdict = Literal["pass", "fail", "inconclusive"]
 TIE = 1e-12
@@ -104,13 +103,11 @@ def _latency_gates(limit: float | None, rows: Sequence[LatencyRow]) -> list[Gate
 
 def _latency_gate(limit: float, row: LatencyRow) -> Gate:
     """Judge the interval, widened by how far two sessions of the same file were apart (A/A)."""
-    apart = abs(row.control.value - 1)
-    ratio = row.against[BEST_DENSE].ratio if BEST_DENSE in row.against else row.ratio
-    lower, upper = ratio.lower * (1 - apart), ratio.upper * (1 + apart)
-    verdict: Verdict = "pass" if upper <= limit else "fail" if lower > limit else "inconclusive"
+    ratio = row.beside_dense
+    verdict: Verdict = "pass" if ratio.upper <= limit else "fail" if ratio.lower > limit else "inconclusive"
     threads = f"{row.threads or 'all'} thread{'' if row.threads == 1 else 's'}"
     name = f"latency, {row.batch} x {row.sequence}, {threads}"
-    return Gate(name, limit, ratio.value, lower, upper, verdict)
+    return Gate(name, limit, ratio.value, ratio.lower, ratio.upper, verdict)
 
 
 def _exact(name: str, limit: float | None, value: float | None) -> list[Gate]:

@@ -121,9 +121,10 @@ def _render(**words: Any) -> str:
 
 
 def _subject(report: Data) -> str:
-    return (
-        f" Figures at the top are those of {report['serve']['file']}, the file to serve." if report.get("serve") else ""
-    )
+    if not report.get("serve"):
+        return ""
+    which = "the file to serve" if report["serve"].get("gained", True) else "the fastest file here"
+    return f" Figures at the top are those of {report['serve']['file']}, {which}."
 
 
 def _first(report: Data) -> Iterator[Section]:

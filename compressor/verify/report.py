@@ -23,7 +23,7 @@
     latency         a list; each model, batch, sequence, threads, provider, slow_fusion, rounds, wall_ms {p50, p90, p95},
                     cpu_ms {p50, p90, p95}, clock, ratio, wall_ratio, control {value, lower, upper, confidence},
                     against {baseline: {model, slow_fusion, ratio}}
-    serve           model, file, provider, session_config, why (a list); the same as ort_config.json
+    serve           model, file, provider, session_config, gained (false: serve the dense model), why (a list); the same as ort_config.json
     lints           what the plan said beforehand that the run does not show
     warnings        what makes the figures doubtful
     gates           a list; each name, limit, value, lower, upper, verdict
@@ -159,7 +159,9 @@ def sweep_card(report: Data) -> str:
 def _use(report: Data) -> Iterator[str]:
     exported = any(step["slug"].endswith("export") for step in report.get("steps") or ())
     yield from ("```python", "import compressor")
-    if report.get("serve"):
+    if report.get("serve") and not report["serve"].get("gained", True):
+        yield 'session = compressor.ort_session(".")  # the dense model is as good to serve: see above'
+    elif report.get("serve"):
         yield 'session = compressor.ort_session(".")  # the file and the session options that ort_config.json recommends'
     elif exported:
         yield 'session = compressor.ort_session(".")  # model.onnx in onnxruntime; nothing was measured'
