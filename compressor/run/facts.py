@@ -17,10 +17,11 @@ from compressor.model.files import sha256
 from compressor.plugin import PruningMethod
 from compressor.recipe.lock import Row, flat, locked_facts
 from compressor.recipe.plan import Plan
+from compressor.recipe.reads import reads_texts
 from compressor.run.calls import plugin_call
 from compressor.run.data import Calibration, rows_digest
 from compressor.run.fingerprints import config_text
-from compressor.run.preflight import reads_texts, tasks_read
+from compressor.run.preflight import tasks_read
 from compressor.run.session import Session
 from compressor.verify.environment import environment
 
@@ -96,7 +97,7 @@ def _inputs(session: Session) -> dict[str, Any]:
 
 def _files(session: Session) -> dict[str, Any]:
     """Return hashes of what steps read: the tokenizer's files, for a trimmed vocabulary, ``named_files``, and tasks of their own."""
-    digests = [sha256(path) for path in tokenizer_paths(session.source)] if any(reads_texts(session.plan)) else []
+    digests = [sha256(path) for path in tokenizer_paths(session.source)] if any(reads_texts(session.plan.steps)) else []
     named = [sha256(path) for path in named_files(session.plan)]
     rows = [digest for step in session.read_digests.values() for digest in step]
     return {

@@ -13,13 +13,14 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from compressor.errors import InputError, PluginError, SetupError
 from compressor.model import checkpoint, local_directory, max_positions
-from compressor.model.companions import VOCABULARIES
+from compressor.model.directory import check_vocabulary
 from compressor.model.source import UnknownModelTypeError
 from compressor.plugin.components import ModelFamily, Split, Task
 from compressor.plugin.registry import Registry
 from compressor.processes import Processes
 from compressor.recipe.options import CalibrationOptions
 from compressor.recipe.plan import Plan
+from compressor.recipe.reads import trains_head, what_is_read
 from compressor.run.calls import NamedFamily, plugin_call
 from compressor.run.data import Calibration, rows_digest
 from compressor.run.preflight import (
@@ -27,8 +28,6 @@ from compressor.run.preflight import (
     check_problem,
     check_training,
     tasks_read,
-    trains_head,
-    what_is_read,
 )
 from compressor.run.session import Session
 
@@ -122,12 +121,7 @@ def load_tokenizer(directory: Path, *, longest: int) -> PreTrainedTokenizerBase:
     Raises:
         InputError: there is none, or it has no padding token.
     """
-    if not any((directory / name).is_file() for name in VOCABULARIES):
-        # transformers 5 would make up a tokenizer without a vocabulary, to which every word is unknown.
-        raise InputError(
-            f"{directory}: no tokenizer: none of {', '.join(VOCABULARIES)} is there",
-            hint="copy the tokenizer files into the checkpoint directory",
-        )
+    check_vocabulary(directory)
     try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(str(directory), trust_remote_code=False)
     except (OSError, ValueError) as error:
@@ -210,7 +204,7 @@ def open_session(plan: Plan, registry: Registry, run_dir: Path, device: torch.de
     torch.manual_seed(recipe.seed)  # of a new head
     with failures_named(registry):
         dense = checkpoint.load_pretrained(
-            str(source), named, head=plan.task.head, num_labels=plan.task.num_labels, new_head=trains_head(plan)
+            str(source), named, head=plan.task.head, num_labels=plan.task.num_labels, new_head=trains_head(plan.steps)
         )
     model = dense.to(device)
     config: Any = model.config
@@ -219,7 +213,7 @@ def open_session(plan: Plan, registry: Registry, run_dir: Path, device: torch.de
     check_lengths(plan, longest)
     check_training(plan, device)
     tokenizer = load_tokenizer(source, longest=longest)
-    read = what_is_read(plan)
+    read = what_is_read(plan.steps)
     train = load_rows(plan.task, "train", tokenizer, label2id=config.label2id)
     calibration = draw_calibration(train, plan.calibration, tokenizer, seed=recipe.seed)
     validation = (

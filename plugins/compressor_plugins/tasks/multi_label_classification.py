@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from compressor.plugin import Component
+    from compressor_plugins.tasks._classes import Classes
 
 
 class MultiLabelClassification(NamedClasses, OwnTexts):
@@ -60,14 +61,20 @@ class MultiLabelClassification(NamedClasses, OwnTexts):
             InputError: the rows cannot be read, a column is absent, a label is unknown, or nobody tells the classes.
             SetupError: the hub cannot be reached and has not been read before.
         """
-        from compressor_plugins.tasks import _files, _many_labels
+        from compressor_plugins.tasks import _classes, _files
 
         rows, source = self.read(split)
         texts = self.texts(rows, source)
         values = _files.column(rows, self.label, source=source, option="label")
         classes = self.classes(rows, self.label, label2id=label2id, source=source)
-        labels = _many_labels.indicators(values, classes, separator=self.separator)
+        labels = _classes.indicators(values, classes, separator=self.separator)
         return _files.tokenise(*texts, labels=labels, tokenizer=tokenizer, max_length=self.max_length)
+
+    def judge(self, values: Sequence[Any], classes: Classes) -> None:
+        """Check lists of classes, or texts of them."""
+        from compressor_plugins.tasks import _classes
+
+        _classes.indicators(values, classes, separator=self.separator)
 
     def sample_losses(self, z: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
         """Return the mean binary cross entropy of a row's classes, shape (B,)."""

@@ -11,8 +11,8 @@ from pydantic import Field
 from compressor.plugin import hookimpl
 from compressor.plugin.components import Head, Split
 from compressor_plugins.paths import TAGGED, TaggedFile
-from compressor_plugins.tasks._dataset import OwnRows
 from compressor_plugins.tasks._named_classes import NamedClasses
+from compressor_plugins.tasks._own_rows import OwnRows
 
 if TYPE_CHECKING:
     import numpy as np
@@ -36,6 +36,7 @@ class TokenClassification(NamedClasses, OwnRows):
 
     name: ClassVar[str] = "token-classification"
     head: ClassVar[Head] = "token-classification"
+    label_option: ClassVar[str] = "tags"
 
     train: TaggedFile | None = Field(
         default=None,
@@ -53,6 +54,10 @@ class TokenClassification(NamedClasses, OwnRows):
     def metric(self) -> str:
         """F1 of entities, or accuracy of words."""
         return "f1" if self.entities else "accuracy"
+
+    def columns(self, split: Split) -> Mapping[str, str]:  # noqa: ARG002 - the same of both
+        """Return those of words and tags."""
+        return {"tokens": self.tokens, "tags": self.tags}
 
     def read(self, split: Split) -> tuple[Dataset, str]:
         """Return a split's rows; raises what ``OwnRows.read`` does."""
