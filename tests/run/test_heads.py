@@ -76,7 +76,7 @@ def test_another_scorer_at_the_same_place_is_another_stage_and_refuses_a_replay(
 
 
 def test_a_run_trains_a_scorer_and_leaves_it_beside_its_masks(tmp_path: Path):
-    training = {"train": {"steps": 2, "batch_size": 8}}
+    training = {"train": {"lessons": 2, "swaps": 2, "steps": 2, "batch_size": 8}}
     recipe = toy_recipe(tmp_path, steps=steps(method="smp", scorer=training, target={"macs": 0.9}))
     run_recipe(recipe, tmp_path / "out")
     stage = tmp_path / "out/stages/01-prune"
