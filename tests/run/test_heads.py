@@ -116,7 +116,7 @@ def test_a_scorer_s_own_texts_are_locked_by_their_content_wherever_they_lie(tmp_
 
 
 def test_a_run_trains_a_scorer_and_leaves_it_beside_its_masks(tmp_path: Path):
-    training = {"train": {"steps": 2, "batch_size": 8}}
+    training = {"train": {"lessons": 2, "swaps": 2, "steps": 2, "batch_size": 8}}
     recipe = toy_recipe(tmp_path, steps=steps(method="smp", scorer=training, target={"macs": 0.9}))
     run_recipe(recipe, tmp_path / "out")
     stage = tmp_path / "out/stages/01-prune"
