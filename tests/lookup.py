@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -13,11 +13,15 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from compressor.model import fingerprint
 from compressor.model.artifact import Artifact
 from compressor.plugin import Component, Exporter, hookimpl
 from compressor.run import verification
 from compressor.verify import apart, rounds
 from compressor.verify.statistics import Resampling
+
+REMEMBERED = 2**20
+"""Bytes of the largest graph that is kept in memory."""
 
 
 def answer_here(module: str, request: Mapping[str, Any], **_: Any) -> Any:
@@ -32,6 +36,27 @@ def hurry(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(rounds, "MEASUREMENT_SECONDS", 0.0)
     patch.setattr(verification, "measure_memory", lambda *_: {})
     patch.setattr(verification, "Resampling", partial(Resampling, resamples=10))
+
+
+def remembering(trace: Callable[[Any, int], onnx.ModelProto]) -> Callable[[Any, int], onnx.ModelProto]:
+    """Let torch's exporter trace every model once: toy models are exported again and again, their dense ones most of all.
+
+    Whoever writes a graph to a file compares it with the model that it was asked for, remembered or not.
+    """
+    known: dict[tuple[object, ...], bytes] = {}
+
+    def graph(net: Any, opset: int) -> onnx.ModelProto:
+        config = net.model.config
+        inside = (repr(net), config.to_json_string(), config._attn_implementation, fingerprint(net.model))
+        key = (type(net), net.input_names, net.output_names, net.pooling, opset, *inside)
+        if key not in known:
+            traced = trace(net, opset)
+            if traced.ByteSize() > REMEMBERED:
+                return traced
+            known[key] = traced.SerializeToString()
+        return onnx.ModelProto.FromString(known[key])
+
+    return graph
 
 
 class Lookup(Exporter):

@@ -122,6 +122,7 @@ KINDS: dict[str, Callable[[Registered, Path], Any]] = {
 }
 
 
+@pytest.mark.usefixtures("own_graphs")
 @pytest.mark.parametrize("one", list(REGISTRY.components()), ids=lambda one: f"{one.kind}-{one.name}")
 def test_every_component_conforms(one: Registered, tmp_path: Path):
     assert one.kind in KINDS, f"no conformance assertion for components of kind '{one.kind}'"

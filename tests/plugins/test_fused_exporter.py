@@ -186,6 +186,7 @@ def test_the_artifact_describes_a_file_of_two_domains(exported: Artifact) -> Non
         assert [dim.dim_param for dim in put.type.tensor_type.shape.dim] == ["batch", "sequence"]
 
 
+@pytest.mark.usefixtures("own_graphs")
 def test_the_file_has_the_same_bytes_twice_and_tells_nothing_about_the_machine(
     exported: Artifact, bert: nn.Module, tmp_path: Path
 ) -> None:

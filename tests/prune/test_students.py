@@ -381,12 +381,10 @@ def test_tokens_count_as_their_weights_say(share: float, tmp_path: Path) -> None
 
 
 @pytest.fixture
-def only_new_objects() -> Iterator[None]:
+def only_new_objects() -> None:
     """Hide from the garbage collector what is there already."""
     gc.collect()
     gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 def tensor_bytes() -> int:

@@ -125,6 +125,7 @@ def test_an_existing_directory_is_not_overwritten(finished: Finished, toy: Path)
     assert files(finished.directory) == before
 
 
+@pytest.mark.usefixtures("own_graphs")
 def test_a_replay_gives_the_same_bytes_and_fresh_replaces_the_directory(finished: Finished, toy: Path, tmp_path: Path):
     out = tmp_path / "elsewhere"
     out.mkdir()
