@@ -202,9 +202,9 @@ def _changes(compressed: Mapping[str, np.ndarray], dense: Mapping[str, np.ndarra
 
 def _chance(dense: Table) -> dict[str, float]:
     """Return how often the dense model is right, and how often a model that looks at nothing would be."""
-    labels = np.asarray(dense.get("labels", ()))
-    if "correct" not in dense or labels.ndim != 1:
+    if not {"correct", "labels"} <= dense.keys() or dense["labels"].ndim != 1:
         return {}
+    labels = dense["labels"]
     _, counts = np.unique(labels, return_counts=True)
     return {"right": float(np.mean(dense["correct"])), "commonest": float(counts.max() / len(labels))}
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from io import StringIO
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -45,6 +46,11 @@ def test_a_dense_model_that_is_better_is_not_doubted():
 
 def test_what_cannot_be_right_is_not_doubted():
     assert found(RIGHT_1, Embedding(corpus="python-docs")) == []
+    table = {"correct": np.zeros(4, dtype=bool), "predictions": np.zeros(4)}  # as of answers, which are no classes
+    answering: Any = SimpleNamespace(
+        rows=lambda *_: table, metrics=lambda _: {"f1": 0.0}, metric="f1", label_free=True, name="answers"
+    )
+    assert found(RIGHT_1, answering) == []
     scores = np.linspace(0, 1, 10)[:, None]
     samples = [{"input_ids": [1], "labels": 1.0} for _ in scores]
     assert list(doubts(compare(Glue(subset="stsb"), scores, scores, samples, Resampling(resamples=5)))) == []
