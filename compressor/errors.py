@@ -6,6 +6,7 @@ import errno
 from collections.abc import Iterable
 from dataclasses import dataclass
 from difflib import get_close_matches
+from pathlib import Path
 
 INTERRUPTED = 130
 """Exit code of what was interrupted."""
@@ -24,6 +25,23 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     """Return ``"; did you mean 'x'?"`` for the closest known word, or an empty string."""
     matches = get_close_matches(word, list(known), n=1, cutoff=0.6)
     return f"; did you mean '{matches[0]}'?" if matches else ""
+
+
+def nearest_directory(path: Path) -> Path | None:
+    """Return the directory whose path, part by part, is most like one that is not there; None where none is."""
+    here = Path(path.anchor)
+    for part in path.parts[bool(path.anchor) :]:
+        if not (here / part).is_dir():
+            try:
+                siblings = [entry.name for entry in here.iterdir() if entry.is_dir()]
+            except OSError:  # a directory that may not be read
+                return None
+            matches = get_close_matches(part, siblings, n=1, cutoff=0.6)
+            if not matches:
+                return None
+            part = matches[0]  # noqa: PLW2901 - what was meant
+        here /= part
+    return here
 
 
 class CompressorError(Exception):

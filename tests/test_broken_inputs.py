@@ -6,6 +6,8 @@ import json
 import pickle
 import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -201,7 +203,8 @@ RECIPES = {
     "empty recipe": Broken(write("recipe.yaml", ""), r"recipe.yaml.*  .*empty.*"),
     "binary recipe": Broken(write("recipe.yaml", b"\x80\x04\x95"), r"recipe.yaml.*  .*UTF-8.*"),
     "model directory missing": Broken(
-        recipe("./checkpoint", "./chekpoint"), r"recipe.yaml:2  model: no such directory: './chekpoint'.*"
+        recipe("./checkpoint", "./chekpoint"),
+        r"recipe.yaml:2  model: no such directory: './chekpoint'; did you mean 'checkpoint'\?; expected .*-m.*",
     ),
     "model is a file": Broken(recipe("./checkpoint", "train.csv"), r"recipe.yaml:2  model: expected a directory.*"),
     "data file missing": Broken(
@@ -322,6 +325,10 @@ RUNS = {
         3,
     ),
     "no CUDA device": Broken(nothing, r"--device cuda: torch sees no CUDA device", 3, ("--device", "cuda")),
+    "model directory missing that might be a name of the hub": Broken(
+        recipe("./checkpoint", "chekpoint"),
+        r"chekpoint: no such directory, and the hub cannot give the model: [^\n]*\n  next: [^\n]*did you mean 'checkpoint'.*",
+    ),
     "hub out of reach": Broken(
         recipe("./checkpoint", "owner/model"),
         r"owner/model: no such directory, and the hub cannot give the model: [^\n]*\n  next: [^\n]* -m[ ,].*",
@@ -361,6 +368,7 @@ def test_a_home_directory_is_spelt_out(here: Path, monkeypatch: pytest.MonkeyPat
     recipe(FILES, FILES.replace(": train.csv", ": ~/train.csv"))()
     (task,) = [line for line in compress("plan", "recipe.yaml").stdout.splitlines() if line.startswith("  load ")]
     assert f"train='{here}/train.csv'" in task
+    assert compress("check", "recipe.yaml", "-m", "~/checkpoint").exit_code == 0
 
 
 @pytest.mark.parametrize("name", RUNS)
@@ -369,6 +377,100 @@ def test_a_broken_input_is_refused_before_the_first_stage(name: str, here: Path)
     before = tree(here)
     assert_one_message(compress("apply", "recipe.yaml", "-o", "out", *RUNS[name].arguments), RUNS[name])
     assert tree(here) == before
+
+
+SEEN = {
+    "no config.json": "model",
+    "config.json not JSON": "model",
+    "an adapter": "model",
+    "truncated safetensors": "model",
+    "only pickled weights": "model",
+    "tokenizer missing": "model",
+    "no text column": "task.text",
+    "no label column": "task.label",
+    "no label column in the validation rows": "task.label",
+    "empty file": "task.train",
+    "no rows": "task.train",
+    "unknown label": "task.label",
+    "label out of range": "task.label",
+    "label missing": "task.label",
+    "not a parquet file": "task.train",
+}
+"""What check finds in files, too, and the option that it is about."""
+
+
+@pytest.mark.parametrize("verb", ["check", "plan"])
+@pytest.mark.parametrize("name", SEEN)
+@pytest.mark.usefixtures("here")
+def test_what_is_wrong_with_a_file_is_found_without_running(name: str, verb: str):
+    RUNS[name].change()
+    result = compress(verb, "recipe.yaml")
+    assert result.exit_code == 2
+    message = RUNS[name].message.partition("[^")[0].removesuffix(".*")
+    line = 2 if SEEN[name] == "model" else 3
+    assert re.fullmatch(rf"error: recipe.yaml:{line}  {SEEN[name]}: {message}.*\n", result.stderr), result.stderr
+
+
+@pytest.mark.usefixtures("here")
+def test_mistakes_in_files_and_in_the_recipe_are_reported_together():
+    recipe("target: {macs: 0.5}", "target: {mac: 0.5}")()
+    write("train.csv", "sentence,label\na cat,7\n")()
+    write("validation.csv", "text,lable\na cat,1\n")()
+    remove(WEIGHTS, "checkpoint/tokenizer.json")()
+    result = compress("check", "recipe.yaml")
+    lines = result.stderr.splitlines()
+    assert [line.partition(": ")[0] for line in lines] == [
+        "error",
+        "recipe.yaml:2  model",
+        "recipe.yaml:2  model",
+        "recipe.yaml:3  task.text",
+        "recipe.yaml:3  task.label",
+        "recipe.yaml:3  task.label",
+        "recipe.yaml:6  steps.0.prune.target.mac",
+    ]
+    assert lines[0] == "error: 6 mistakes"
+
+
+@pytest.mark.usefixtures("here")
+def test_rows_that_no_step_reads_are_not_looked_at():
+    write("validation.csv", "text,lable\na cat,1\n")()
+    assert compress("check", "recipe.yaml").exit_code == 2
+    assert (
+        compress("check", "recipe.yaml", "--set", "steps=[prune: {method: fisher, target: {macs: 0.5}}]").exit_code == 0
+    )
+
+
+@pytest.mark.usefixtures("here")
+def test_a_head_that_is_going_to_be_trained_decides_about_no_label():
+    write("train.csv", "text,label\na cat,good\n")()
+    options = ("--set", "task.labels=[good, bad]", "--set", "task.validation=train.csv")
+    assert compress("check", "recipe.yaml", *options).exit_code == 0
+    assert compress("check", "recipe.yaml", *options, "--set", "task.labels=[well, bad]").exit_code == 2
+    only_training = ("--set", "steps=[train: {max_steps: 1}]", "--set", "task.validation=train.csv")
+    assert compress("check", "recipe.yaml", *only_training).exit_code == 0
+
+
+@pytest.mark.usefixtures("here")
+def test_plan_says_how_many_samples_there_are_where_more_are_asked_for():
+    asked = ("plan", "recipe.yaml", "--set", "calibration.samples=25")
+    (line,) = [line for line in compress(*asked).stdout.splitlines() if line.startswith("  calibrate ")]
+    assert "24 samples, all of the train split (25 are asked for), batches of 8" in line
+    assert json.loads(compress(*asked, "--json").stdout)["train_samples"] == 24
+    assert "  16 samples of the train split" in compress("plan", "recipe.yaml").stdout
+
+
+@pytest.mark.usefixtures("here")
+def test_files_are_looked_at_without_the_libraries_that_a_run_needs():
+    heavy = {"torch", "transformers", "onnx", "onnxruntime", "datasets"}
+    program = (
+        "import sys\nfrom compressor.cli import main\n"
+        "try: main(['check', 'recipe.yaml'])\nexcept SystemExit as end: assert end.code == 2, end.code\n"
+        f"found = {heavy} & set(sys.modules)\nassert not found, found\n"
+    )
+    write("train.csv", "sentence,label\na cat,7\n")()
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "task.label: train.csv: label 7" in done.stderr
 
 
 BREAKING = """

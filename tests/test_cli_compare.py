@@ -101,6 +101,10 @@ def test_the_csv_has_a_row_per_run(runs: list[Path]):
             "judged by different metrics, which cannot be compared: accuracy (a, c); f1 (b)",
         ),
         (
+            {"quality": {**report()["quality"], "metric_options": {"of": 2}}},
+            "judged by different metrics, which cannot be compared: accuracy (a, c); accuracy(of=2) (b)",
+        ),
+        (
             {"environment": {**report()["environment"], "cpu": "Z80"}},
             "timed on different machines: latencies cannot be compared: ",
         ),
@@ -119,7 +123,7 @@ def test_the_csv_has_a_row_per_run(runs: list[Path]):
             "different tasks: metrics cannot be compared: ",
         ),
     ],
-    ids=["weights", "rows", "metric", "machine", "features", "version", "task"],
+    ids=["weights", "rows", "metric", "its options", "machine", "features", "version", "task"],
 )
 def test_what_makes_figures_incomparable_is_said(changes: dict[str, Any], warning: str):
     found = comparison({"a": ("a", report()), "b": ("b", report(**changes)), "c": ("c", report())})

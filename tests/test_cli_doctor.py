@@ -111,7 +111,7 @@ def test_a_plugin_that_failed_to_load_is_a_warning_that_names_it(tmp_path: Path,
 @pytest.mark.parametrize(
     ("change", "name", "said"),
     [
-        ({"cpu_features": ["avx2"]}, "cpu", "reduce_range: true"),
+        ({"cpu_features": ["avx2"]}, "cpu", "weights of 7 bits here by default (reduce_range: auto)"),
         ({"load_average": 3.5}, "load", "nothing else runs"),
     ],
 )

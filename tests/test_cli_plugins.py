@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import sys
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,6 +19,7 @@ from tests.lookup import hurry
 from tests.plugin.distributions import install
 from tests.toys import toy_recipe
 
+ROOT = Path(__file__).parents[1]
 MODULE = """
 import torch
 from collections.abc import Callable
@@ -201,6 +204,17 @@ def test_a_new_plugin_is_a_package_whose_parts_name_each_other(
     assert "class RowNorm(" in body
     assert all(len(line) <= 120 for line in body.splitlines())
     assert "$" not in body.replace("{", "")
+
+
+def test_the_extra_dev_of_a_new_plugin_has_what_its_commands_need(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    assert compress("new-plugin", "row-norm").exit_code == 0
+    guide = (ROOT / "docs" / "plugins.md").read_text() + Path("row-norm/README.md").read_text()
+    programs = set(re.findall(r"^(?:python -m )?(build|pytest)\b", guide, re.MULTILINE))
+    assert programs == {"build", "pytest"}
+    for package in (Path("row-norm"), ROOT / "examples" / "compressor-flap"):
+        extra = tomllib.loads((package / "pyproject.toml").read_text())["project"]["optional-dependencies"]["dev"]
+        assert {re.split(r"\W", one)[0] for one in extra} == programs
 
 
 @pytest.mark.parametrize(

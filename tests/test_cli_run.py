@@ -172,7 +172,9 @@ def test_fresh_replaces_the_directory_and_nothing_else_does(pruning: str):
     out = Path("runs/toy")
     first = (out / "stages" / "01-prune" / "stage.json").read_bytes()
     (out / "note.txt").write_text("of the user")
-    assert compress("apply", pruning).exit_code == 2
+    refused = compress("apply", pruning)
+    assert refused.exit_code == 2
+    assert "or --fresh to replace this one" in refused.stderr
     result = compress("apply", pruning, "--fresh")
     assert result.exit_code == 0, result.stderr
     assert "was finished before" not in result.stderr
@@ -210,6 +212,9 @@ def test_fresh_does_not_replace_what_is_no_run(pruning: str, tmp_path: Path):
         result = compress("apply", pruning, "--fresh", "-o", place)
         assert result.exit_code == 2
         assert "--fresh replaces only what compress apply wrote" in result.stderr
+        refused = compress("apply", pruning, "-o", place)
+        assert "exists already" in refused.stderr
+        assert "--fresh" not in refused.stderr
     assert files(tmp_path) == before
 
 

@@ -40,7 +40,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "kprune": MACS,
     "obs": MACS,
     "heads": HEADS,
-    "smp": {**HEADS, "scorer": {"train": {"steps": 2, "batch_size": 4}}},
+    "smp": {**HEADS, "scorer": {"train": {"lessons": 2, "swaps": 2, "steps": 2, "batch_size": 4}}},
     "vocabulary": {"min_count": 1},
     "drop-layers": {"target": {"layers": 0.5}},
     "one_shot": {**SPARSITY, "pattern": "2:4"},

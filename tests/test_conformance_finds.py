@@ -13,6 +13,7 @@ import pytest
 import torch
 from pydantic import ConfigDict, Field
 from torch import Tensor
+from transformers import TrainerCallback
 
 from compressor.model import Blocks, Masks
 from compressor.plugin import (
@@ -23,9 +24,11 @@ from compressor.plugin import (
     LossRun,
     Pruned,
     PruningMethod,
+    Registry,
     RunningScores,
     SparsityPattern,
     Target,
+    Training,
     Trimmed,
 )
 from compressor.run.session import Session
@@ -41,6 +44,7 @@ from compressor.testing import (
     assert_task_conforms,
 )
 from compressor.testing.declarations import heavy_imports
+from compressor.train import Extension, TrainingRun
 from tests.lookup import Lookup
 
 
@@ -121,6 +125,54 @@ def test_a_method_that_breaks_its_contract_is_found(members: dict[str, Any], mes
         assert_method_conforms(halves(**members))
 
 
+class Counted(TrainerCallback):
+    """Counts the steps of a training."""
+
+    def __init__(self) -> None:
+        self.steps = 0
+
+    def on_step_end(self, *_: Any, **__: Any) -> None:
+        self.steps += 1
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return {"steps": torch.tensor(self.steps)}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        self.steps = int(state["steps"])
+
+
+class Trained(PruningMethod):
+    """Keep as many units of every group as steps were counted."""
+
+    name: ClassVar[str] = "trained"
+    remembers: ClassVar[bool] = True
+
+    train: Training = Field(
+        default_factory=lambda: Training.model_validate(
+            {"max_steps": 3, "batch_size": 8, "losses": ["task"]}, context={"registry": Registry.load()}
+        ),
+        description="How.",
+    )
+
+    def prune(self, session: Session) -> Pruned:
+        counted = Counted()
+        states = {"counted": counted} if self.remembers else {}
+        TrainingRun(session, self.train).fit(Extension(callbacks=[counted], states=states))
+        return Pruned(Masks({group.name: torch.arange(group.units) < counted.steps for group in session.groups}))
+
+
+class Absent(Trained):
+    """Forgets what it counted."""
+
+    remembers: ClassVar[bool] = False
+
+
+def test_a_method_that_forgets_when_its_training_is_resumed_is_found():
+    assert_method_conforms(Trained())
+    with pytest.raises(AssertionError, match="a training that was interrupted and resumed gave other masks"):
+        assert_method_conforms(Absent())
+
+
 def trimmed_at_random(pruned: Pruned, _: Session) -> Pruned:
     return replace(pruned, trimmed=Trimmed(tuple(torch.randperm(9, generator=DRAWS).tolist()), {}))
 
@@ -176,6 +228,30 @@ class Resumed(Summed):
         return Forgetful(targets, lambda weight, _: weight.abs(), decay=1.0, gradients=False)
 
 
+class OneBatch(RunningScores):
+    """A mean of what it saw, which takes any saved state for that of one batch."""
+
+    seen = 0
+
+    def observe(self, **shown: Any) -> None:
+        super().observe(**shown)
+        self.seen += 1
+
+    def scores(self) -> dict[str, Tensor]:
+        return {name: one / self.seen for name, one in super().scores().items()}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        super().load_state_dict(state)
+        self.seen = 1
+
+
+class Miscounted(Summed):
+    """Goes on where it was, as long as that was after the first batch."""
+
+    def start(self, targets: Mapping[str, tuple[int, ...]]) -> CriterionRun:
+        return OneBatch(targets, lambda weight, _: weight.abs(), decay=1.0, gradients=False)
+
+
 class Needy(Summed):
     """Wants what nobody shows."""
 
@@ -187,6 +263,7 @@ class Needy(Summed):
     [
         (Greedy(), "observe changed the weights"),
         (Resumed(), "a resumed run gave other scores"),
+        (Miscounted(), "a resumed run gave other scores"),
         (Needy(), "expected some of"),
     ],
 )

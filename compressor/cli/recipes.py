@@ -20,6 +20,7 @@ from compressor.errors import InputError, RecipeError, did_you_mean
 from compressor.plugin import Registry
 from compressor.plugin.registry import Registered
 from compressor.recipe.expect import describe, option_schema
+from compressor.recipe.inputs import input_mistakes, train_samples
 from compressor.recipe.loader import load_recipe
 from compressor.recipe.plan import Plan, compile_plan, core_provider
 from compressor.recipe.schema import recipe_schema
@@ -58,7 +59,8 @@ def check(recipes: tuple[str, ...], model: str | None, overrides: tuple[str, ...
     results = []
     for path in recipes:
         try:
-            digest = compile_plan(load_recipe(path, model=model, overrides=overrides), registry).digest
+            asked = load_recipe(path, model=model, overrides=overrides)
+            digest = compile_plan(asked, registry, look=input_mistakes).digest
         except RecipeError as error:
             results.append({"recipe": path, "digest": None, "problems": [vars(one) for one in error.problems]})
             if not as_json:
@@ -79,7 +81,8 @@ def check(recipes: tuple[str, ...], model: str | None, overrides: tuple[str, ...
 @json_option
 def plan(recipe: str, model: str | None, overrides: tuple[str, ...], *, as_json: bool) -> None:
     """Write the plan as lines or as JSON."""
-    compiled = compile_plan(load_recipe(recipe, model=model, overrides=overrides), Registry.load())
+    asked = load_recipe(recipe, model=model, overrides=overrides)
+    compiled = compile_plan(asked, Registry.load(), look=input_mistakes)
     if as_json:
         write_json(plan_data(compiled))
     else:
@@ -93,6 +96,7 @@ def plan_data(plan: Plan) -> dict[str, Any]:
         "overrides": list(plan.recipe.overrides),
         "digest": plan.digest,
         "recipe": plan.resolved(),
+        "train_samples": train_samples(plan),
         "steps": [{"slug": step.slug, "path": step.path, "call": repr(step)} for step in plan.steps],
         "providers": {key: vars(provider) for key, provider in plan.providers.items()},
         "lints": list(plan.lints),
@@ -103,10 +107,14 @@ def plan_text(plan: Plan) -> str:
     """Return a plan as lines: load, calibrate, one call per step, the digest, the remarks."""
     calibration = plan.calibration
     amount = f"{calibration.tokens} tokens" if calibration.tokens else f"{calibration.samples} samples"
+    rows = f"{amount} of the train split"
+    there = train_samples(plan)
+    if there is not None and not calibration.tokens and there < calibration.samples:
+        rows = f"{there} samples, all of the train split ({calibration.samples} are asked for)"
     revision = f" at {plan.recipe.revision}" if plan.recipe.revision else ""
     stages = [
         ("load", f"{plan.recipe.model}{revision} for {plan.task!r}"),
-        ("calibrate", f"{amount} of the train split, batches of {calibration.batch_size}, seed {calibration.seed}"),
+        ("calibrate", f"{rows}, batches of {calibration.batch_size}, seed {calibration.seed}"),
         *((step.slug, repr(step)) for step in plan.steps),
     ]
     width = max(len(name) for name, _ in stages)

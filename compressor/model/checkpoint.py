@@ -25,8 +25,9 @@ from transformers.utils import logging as chatter
 from compressor.errors import CompressorError, InputError
 from compressor.model import sentences, shapes, surgery
 from compressor.model.companions import copy_companions
+from compressor.model.directory import checkpoint_directory, weight_files
 from compressor.model.heads import HEADS
-from compressor.model.source import checkpoint_config, checkpoint_directory, local_directory, weight_files
+from compressor.model.source import checkpoint_config, local_directory
 
 if TYPE_CHECKING:
     from compressor.model.surgery import Family

@@ -88,7 +88,7 @@ def _hooks(module: nn.Module) -> tuple[str, ...]:
 
 def _digest(tensor: Tensor) -> str:
     content = tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()
-    return f"{tensor.dtype} {tuple(tensor.shape)} {hashlib.sha256(content.tobytes()).hexdigest()}"
+    return f"{tensor.dtype} {tuple(tensor.shape)} {hashlib.sha256(content.data).hexdigest()}"
 
 
 def _listed(names: Iterable[str]) -> str:

@@ -1,4 +1,4 @@
-"""Where a checkpoint comes from: a directory or the hub, its config, its weight files, each checked before loading."""
+"""Where a checkpoint comes from, a directory or the hub, and its config, checked before loading."""
 
 from __future__ import annotations
 
@@ -8,16 +8,18 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import constants, snapshot_download
-from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
-from safetensors import SafetensorError, safe_open
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HFValidationError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
 from transformers import AutoConfig
 
-from compressor.errors import InputError, SetupError, did_you_mean
+from compressor.errors import InputError, SetupError, did_you_mean, nearest_directory
+from compressor.model.directory import CONFIG, checkpoint_directory
 
 HUB_NAME = ("owner", "name")
-CONFIG = "config.json"
-WEIGHTS = "model.safetensors"
-INDEX = "model.safetensors.index.json"
 LOGIN = "ask for access on the model's page of the hub, then: hf auth login"
 WANTED = ("*.json", "*.safetensors", "*.txt", "*.model")
 """What a run reads of a repository on the hub: config, weights, tokenizer."""
@@ -47,32 +49,6 @@ def local_directory(model: str, revision: str | None = None) -> Path:
     return _download(model, revision) if could_be_hub and not path.exists() else checkpoint_directory(path)
 
 
-def checkpoint_directory(path: Path) -> Path:
-    """Return ``path``, having seen that it is a checkpoint directory.
-
-    Raises:
-        InputError: it is missing, or has no ``config.json``.
-    """
-    if not path.exists():
-        raise InputError(f"{path}: no such directory", hint="check the path given as model: or with -m")
-    if not (path / CONFIG).is_file():
-        raise InputError(f"{path}: expected a checkpoint directory, found no {CONFIG} in it", hint=_instead(path))
-    return path
-
-
-def _instead(path: Path) -> str:
-    """Say what to do about a directory without a config: what is in it tells."""
-    if (path / "adapter_config.json").is_file():
-        return (
-            "this is an adapter (PEFT), which changes a model that is elsewhere; merge the two: "
-            "AutoPeftModelForSequenceClassification.from_pretrained(...).merge_and_unload().save_pretrained(...)"
-        )
-    below = sorted(str(found.parent) for found in path.glob(f"*/{CONFIG}") if list(found.parent.glob("*.safetensors")))
-    if below:
-        return f"checkpoints are below it: {', '.join(below)}"
-    return "name the directory that save_pretrained wrote, with config.json and model.safetensors"
-
-
 def _download(model: str, revision: str | None) -> Path:
     try:
         return Path(
@@ -80,8 +56,8 @@ def _download(model: str, revision: str | None) -> Path:
         )
     except GatedRepoError as error:
         raise SetupError(f"{model}: the hub gives this model to logged-in users only", hint=LOGIN) from error
-    except RepositoryNotFoundError as error:
-        hint = "check the name; a private model needs: hf auth login"
+    except (RepositoryNotFoundError, HFValidationError) as error:
+        hint = _correction(model) or "check the name; a private model needs: hf auth login"
         raise InputError(f"{model}: neither a directory nor a model of the hub", hint=hint) from error
     except RevisionNotFoundError as error:
         raise InputError(f"{model}: the hub has no revision '{revision}' of this model") from error
@@ -90,10 +66,23 @@ def _download(model: str, revision: str | None) -> Path:
         if constants.HF_HUB_OFFLINE:
             reason = f"HF_HUB_OFFLINE is set, and the cache {constants.HF_HUB_CACHE} does not hold it"
             hint = "unset HF_HUB_OFFLINE to download it"
-        raise SetupError(
+        meant = _correction(model)
+        raise (InputError if meant else SetupError)(
             f"{model}: no such directory, and the hub cannot give the model: {reason}",
-            hint=f"give a local checkpoint directory with -m, or {hint}",
+            hint=f"{meant or 'give a local checkpoint directory with -m'}, or {hint}",
         ) from error
+
+
+def _correction(model: str) -> str:
+    """Say which checkpoints here may have been meant by a name that is no directory's; empty where none is like it."""
+    path = Path(model)
+    for near in filter(None, (nearest_directory(place) for place in (path, *list(path.parents)[:-1]))):
+        if (near / CONFIG).is_file():
+            return f"give the directory with -m (did you mean '{near}'?)"
+        below = sorted(str(found.parent) for found in near.glob(f"*/{CONFIG}"))
+        if below:
+            return f"give a directory with -m, such as {', '.join(below)}"
+    return ""
 
 
 def checkpoint_config(directory: Path, model_types: Iterable[str]) -> Any:
@@ -130,39 +119,3 @@ def checkpoint_config(directory: Path, model_types: Iterable[str]) -> Any:
             hint="give an encoder with -m; where the model was trained as one, set is_decoder to false",
         )
     return config
-
-
-def weight_files(directory: Path) -> list[Path]:
-    """Return the safetensors files of a checkpoint, each opened once to see that it is whole.
-
-    Raises:
-        InputError: there is none, one is missing, or one is truncated or corrupt.
-    """
-    files = [directory / WEIGHTS]
-    if (directory / INDEX).is_file():
-        try:
-            shards = json.loads((directory / INDEX).read_text(encoding="utf-8"))["weight_map"].values()
-            files = [directory / name for name in sorted(set(shards))]
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise InputError(f"{directory / INDEX}: expected a JSON object with a weight_map") from error
-    for file in files:
-        if not file.is_file():
-            raise InputError(f"{file}: no such file; weights are loaded from safetensors only", hint=_advice(directory))
-        try:
-            with safe_open(file, framework="pt"):
-                pass
-        except (SafetensorError, OSError) as error:
-            raise InputError(
-                f"{file}: the file is truncated or not safetensors: {error}", hint="download or save it again"
-            ) from error
-    return files
-
-
-def _advice(directory: Path) -> str:
-    if not list(directory.glob("pytorch_model*.bin")):
-        return "download or save the checkpoint again"
-    return (
-        'convert pytorch_model.bin, if you trust where it comes from: python -c "from transformers import '
-        "AutoModelForSequenceClassification as A; "
-        f"A.from_pretrained('{directory}', use_safetensors=False).save_pretrained('{directory}')\""
-    )

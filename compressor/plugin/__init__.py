@@ -17,6 +17,7 @@ from compressor.plugin.components import (
     Task,
 )
 from compressor.plugin.criterion import read_scores
+from compressor.plugin.glance import Glance
 from compressor.plugin.hookspecs import hookimpl
 from compressor.plugin.provider import Provider
 from compressor.plugin.quantization import QuantizationData
@@ -32,6 +33,7 @@ __all__ = [
     "Criterion",
     "CriterionRun",
     "Exporter",
+    "Glance",
     "Loss",
     "LossRun",
     "Metric",

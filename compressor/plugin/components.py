@@ -106,6 +106,15 @@ class PruningMethod(Component):
         """Files, named by its options, whose content the result depends on."""
         return ()
 
+    def read_whole(self, task: Task) -> tuple[Task, ...]:
+        """Return the tasks all of whose train rows the result depends on, by its own hand, beside the calibration rows.
+
+        Args:
+            task: the recipe's; a method that loads its train rows returns it as well.
+        """
+        del task
+        return ()
+
     def check(self, model: nn.Module) -> None:
         """Check that the options suit the model that a run starts from, before hours are spent on steps that come first.
 

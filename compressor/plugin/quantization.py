@@ -42,6 +42,13 @@ class Quantizer(Component):
 
     kind: ClassVar[str] = "quantizer"
 
+    def check(self) -> None:
+        """Say, before hours are spent on steps that come first, what this machine makes of the options.
+
+        Raises:
+            InputError: they cannot be used here; says which, and what to write.
+        """
+
     @abc.abstractmethod
     def quantize(self, artifact: Artifact, data: QuantizationData, path: Path) -> Artifact:
         """Write the quantised model to ``path``.

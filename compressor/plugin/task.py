@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 from pydantic import Field
 
 from compressor.plugin.component import Component
+from compressor.plugin.glance import Glance
 
 if TYPE_CHECKING:
     import numpy as np
@@ -70,6 +71,16 @@ class Task(Component):
             tokenizer: of the checkpoint.
             label2id: class ids by name in the checkpoint's config: label names in the data follow its order.
         """
+
+    def glance(self, split: Split, *, label2id: Mapping[str, int] | None = None) -> Glance:
+        """Return what can be told of a split at once, without torch: ``compress check`` asks. Here: nothing.
+
+        Args:
+            split: which rows.
+            label2id: class ids by name in the checkpoint's config; None = not known.
+        """
+        del split, label2id
+        return Glance()
 
     def pinned(self) -> Mapping[str, str]:
         """Return what the lock file says of where the rows come from, e.g. a commit; their hashes decide."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import Any, cast
 
 from pydantic import ValidationError
 
-from compressor.errors import InputError, RecipeError, did_you_mean
+from compressor.errors import InputError, RecipeError, did_you_mean, nearest_directory
 from compressor.plugin import Component, Provider, PruningMethod, Registry, Task
 from compressor.plugin.component import nested
 from compressor.recipe.document import Trail
@@ -85,8 +85,17 @@ class Plan:
         return {"name": self.recipe.name, **_resolved(self.recipe, self.task, self.calibration, self.steps)}
 
 
-def compile_plan(recipe: Recipe, registry: Registry) -> Plan:
+Look = Callable[[Recipe, Task | None, Sequence[Step]], Iterable[Mistake]]
+"""Finds mistakes in the files that a recipe names, given what could be read of it."""
+
+
+def compile_plan(recipe: Recipe, registry: Registry, *, look: Look | None = None) -> Plan:
     """Look up and check everything a recipe names, without torch.
+
+    Args:
+        recipe: what is asked.
+        registry: of the components.
+        look: finds mistakes in the files that are named, too.
 
     Raises:
         RecipeError: with every mistake of the recipe, its lines and paths.
@@ -95,6 +104,8 @@ def compile_plan(recipe: Recipe, registry: Registry) -> Plan:
     checking = _Checking(registry, [*_model_mistakes(recipe.model), *_order_mistakes(recipe.steps)])
     task = checking.task(recipe)
     steps = [checking.step(step) for step in recipe.steps]
+    if look is not None:
+        checking.mistakes += look(recipe, cast("Task | None", task), [step for step in steps if step])
     if recipe.problems or checking.mistakes:
         found = [recipe.document.problem(trail, message) for trail, message in checking.mistakes]
         raise RecipeError([*recipe.problems, *found])
@@ -231,10 +242,13 @@ def _local(text: str) -> bool:
 
 
 def _model_mistakes(model: str) -> Iterator[Mistake]:
-    path = Path(model)
+    path = Path(model).expanduser()
     if path.is_dir():
         return
     if path.exists():
         yield ("model",), f"expected a directory, got the file '{model}'"
     elif _local(model):
-        yield ("model",), f"no such directory: '{model}'; expected a checkpoint directory or a hub id (-m replaces it)"
+        near = nearest_directory(path)
+        guess = f"; did you mean '{near}'?" if near else ""
+        expected = "expected a checkpoint directory or a hub id (-m replaces it)"
+        yield ("model",), f"no such directory: '{model}'{guess}; {expected}"

@@ -11,6 +11,7 @@ from typing import Any
 
 from compressor.errors import CompressorError, InputError, RecipeError, SetupError
 from compressor.model import max_positions
+from compressor.recipe.reads import trains_head, what_is_read
 from compressor.recipe.sweep import Point
 from compressor.run.documents import REPORT, SWEEP
 from compressor.run.fingerprints import stage_fingerprints
@@ -18,7 +19,7 @@ from compressor.run.journal import Journal, link
 from compressor.run.kept import FILE, Kept
 from compressor.run.load import open_session
 from compressor.run.points import SHARED, Failure, Job, Member, PointJob, PruneJob, Site
-from compressor.run.preflight import check_lengths, check_method, check_training, trains_head, what_is_read
+from compressor.run.preflight import check_lengths, check_method, check_training
 from compressor.run.workplace import log_file
 from compressor.verify.environment import versions
 
@@ -120,7 +121,7 @@ def _inputs(point: Point) -> str:
     """Return what decides what is loaded."""
     resolved = point.plan.resolved()
     named = {name: resolved[name] for name in ("model", "revision", "task", "calibration", "seed")}
-    return json.dumps([named, trains_head(point.plan), what_is_read(point.plan)], sort_keys=True)
+    return json.dumps([named, trains_head(point.plan.steps), what_is_read(point.plan.steps)], sort_keys=True)
 
 
 def _together(errors: Sequence[CompressorError]) -> CompressorError:

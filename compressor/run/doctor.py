@@ -15,6 +15,7 @@ from typing import Any, Literal
 from huggingface_hub import constants
 from packaging.requirements import Requirement
 
+from compressor.cpu import saturates
 from compressor.model.runtime import PROVIDERS, installed_flavours
 from compressor.places import cache, state
 from compressor.plugin import Registry
@@ -25,8 +26,6 @@ from compressor.verify.hardware import gpus
 OURS = "compressor-onnx"
 RIVAL = "django-compressor"
 RUNTIME = "pip install 'compressor-onnx[cpu]', or 'compressor-onnx[gpu]' for NVIDIA GPUs"
-EIGHT_BIT = {"avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm"}
-"""CPU features that multiply 8-bit numbers without sums of 16 bits, which saturate."""
 BUSY = 0.5
 """Load per usable core from which measured latencies are noise."""
 ROOM = 2 * 10**9
@@ -150,11 +149,14 @@ def processor() -> Iterator[Finding]:
     known = environment()
     features = known["cpu_features"]
     slow = bool(features) and not {"avx2", "asimddp"} & set(features)
-    saturates = bool(features) and not EIGHT_BIT & set(features)
-    advice = "quantize with reduce_range: true: 16-bit sums of 8-bit products saturate on this CPU"
+    overflows = saturates(features)
+    advice = (
+        "16-bit sums of 8-bit products saturate on this CPU: quantize takes weights of 7 bits here by default "
+        "(reduce_range: auto); write reduce_range: true on other machines that make files for it"
+    )
     listed = ", ".join(features) or "features not readable on this system"
     yield Finding(
-        "cpu", "warning" if slow or saturates else "ok", f"{known['cpu']}: {listed}", advice if saturates else ""
+        "cpu", "warning" if slow or overflows else "ok", f"{known['cpu']}: {listed}", advice if overflows else ""
     )
     usable, quota = known["usable_cores"], cpu_quota()
     parts = [f"{usable} usable of {known['cores']}"]

@@ -15,12 +15,13 @@ from compressor.model import checkpoint
 from compressor.model.companions import tokenizer_paths
 from compressor.model.files import sha256
 from compressor.plugin import PruningMethod
-from compressor.recipe.lock import Row, locked_facts
+from compressor.recipe.lock import Row, flat, locked_facts
 from compressor.recipe.plan import Plan
+from compressor.recipe.reads import reads_texts
 from compressor.run.calls import plugin_call
 from compressor.run.data import Calibration, rows_digest
 from compressor.run.fingerprints import config_text
-from compressor.run.preflight import reads_texts
+from compressor.run.preflight import tasks_read
 from compressor.run.session import Session
 from compressor.verify.environment import environment
 
@@ -57,6 +58,13 @@ def named_files(plan: Plan) -> Iterator[Path]:
             yield from step.component.files
 
 
+def places(plan: Plan) -> Iterator[str]:
+    """Yield what options of steps say of where things are that are compared by their content."""
+    yield from map(str, named_files(plan))
+    for task in (task for step in plan.steps for task in tasks_read(step, plan) if task != plan.task):
+        yield from (value for _, value in flat(task.options()) if isinstance(value, str) and Path(value).exists())
+
+
 def as_locked(plan: Plan, facts: Mapping[str, Any]) -> Plan:
     """Return the plan with a task that reads the data at the version that was read; as it is where it names another.
 
@@ -88,12 +96,14 @@ def _inputs(session: Session) -> dict[str, Any]:
 
 
 def _files(session: Session) -> dict[str, Any]:
-    """Return a hash of the tokenizer's files, which a trimmed vocabulary depends on, and those of ``named_files``."""
-    digests = [sha256(path) for path in tokenizer_paths(session.source)] if any(reads_texts(session.plan)) else []
+    """Return hashes of what steps read: the tokenizer's files, for a trimmed vocabulary, ``named_files``, and tasks of their own."""
+    digests = [sha256(path) for path in tokenizer_paths(session.source)] if any(reads_texts(session.plan.steps)) else []
     named = [sha256(path) for path in named_files(session.plan)]
+    rows = [digest for step in session.read_digests.values() for digest in step]
     return {
         **({"tokenizer_sha256": hashlib.sha256("\n".join(digests).encode()).hexdigest()} if digests else {}),
         **({"named_files_sha256": named} if named else {}),
+        **({"read_rows_sha256": rows} if rows else {}),
     }
 
 

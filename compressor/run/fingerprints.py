@@ -54,6 +54,7 @@ def stage_fingerprints(session: Session, registry: Registry) -> tuple[str, ...]:
             read.append(session.train_digest)
         if isinstance(step.component, PruningMethod):
             read += [sha256(path) for path in step.component.files]
+        read += session.read_digests.get(step.slug, ())
         if step.reads_texts:
             read += [session.train_digest, *(sha256(path) for path in tokenizer_paths(session.source))]
         if _of_latency(step):

@@ -13,21 +13,21 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from compressor.errors import InputError, PluginError, SetupError
 from compressor.model import checkpoint, local_directory, max_positions
-from compressor.model.companions import VOCABULARIES
+from compressor.model.directory import check_vocabulary
 from compressor.model.source import UnknownModelTypeError
 from compressor.plugin.components import ModelFamily, Split, Task
 from compressor.plugin.registry import Registry
 from compressor.processes import Processes
 from compressor.recipe.options import CalibrationOptions
 from compressor.recipe.plan import Plan
+from compressor.recipe.reads import trains_head, what_is_read
 from compressor.run.calls import NamedFamily, plugin_call
 from compressor.run.data import Calibration, rows_digest
 from compressor.run.preflight import (
     check_lengths,
     check_problem,
     check_training,
-    trains_head,
-    what_is_read,
+    tasks_read,
 )
 from compressor.run.session import Session
 
@@ -121,12 +121,7 @@ def load_tokenizer(directory: Path, *, longest: int) -> PreTrainedTokenizerBase:
     Raises:
         InputError: there is none, or it has no padding token.
     """
-    if not any((directory / name).is_file() for name in VOCABULARIES):
-        # transformers 5 would make up a tokenizer without a vocabulary, to which every word is unknown.
-        raise InputError(
-            f"{directory}: no tokenizer: none of {', '.join(VOCABULARIES)} is there",
-            hint="copy the tokenizer files into the checkpoint directory",
-        )
+    check_vocabulary(directory)
     try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(str(directory), trust_remote_code=False)
     except (OSError, ValueError) as error:
@@ -209,7 +204,7 @@ def open_session(plan: Plan, registry: Registry, run_dir: Path, device: torch.de
     torch.manual_seed(recipe.seed)  # of a new head
     with failures_named(registry):
         dense = checkpoint.load_pretrained(
-            str(source), named, head=plan.task.head, num_labels=plan.task.num_labels, new_head=trains_head(plan)
+            str(source), named, head=plan.task.head, num_labels=plan.task.num_labels, new_head=trains_head(plan.steps)
         )
     model = dense.to(device)
     config: Any = model.config
@@ -218,7 +213,7 @@ def open_session(plan: Plan, registry: Registry, run_dir: Path, device: torch.de
     check_lengths(plan, longest)
     check_training(plan, device)
     tokenizer = load_tokenizer(source, longest=longest)
-    read = what_is_read(plan)
+    read = what_is_read(plan.steps)
     train = load_rows(plan.task, "train", tokenizer, label2id=config.label2id)
     calibration = draw_calibration(train, plan.calibration, tokenizer, seed=recipe.seed)
     validation = (
@@ -239,4 +234,16 @@ def open_session(plan: Plan, registry: Registry, run_dir: Path, device: torch.de
         validation=validation,
         train_rows=cast("Sequence[Mapping[str, Any]]", train) if read.train else (),
         train_digest=rows_digest(cast("Sequence[Mapping[str, Any]]", train)) if read.train else "",
+        read_digests=_read_digests(plan, train, tokenizer),
     )
+
+
+def _read_digests(plan: Plan, own: Dataset, tokenizer: PreTrainedTokenizerBase) -> dict[str, tuple[str, ...]]:
+    """Return hashes of the train rows that methods load themselves, ``own`` of the recipe's task, by the slugs of their steps."""
+
+    def digest(task: Task) -> str:
+        rows = own if task == plan.task else load_rows(task, "train", tokenizer, label2id=None)
+        return rows_digest(cast("Sequence[Mapping[str, Any]]", rows))
+
+    tasks = {step.slug: tasks_read(step, plan) for step in plan.steps}
+    return {slug: tuple(digest(task) for task in read) for slug, read in tasks.items() if read}

@@ -28,7 +28,7 @@ WEIGHTS = "model.safetensors"
 DENSE = "dense.onnx"
 RECIPE = "recipe.yaml"
 LOCK = "recipe.lock.yaml"
-CHECKS = ("quality", "variants", "latency", "serve", "gates")
+CHECKS = ("quality", "variants", "latency", "serve", "warnings", "gates")
 """Parts of a report that the step verify makes."""
 
 

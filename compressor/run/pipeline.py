@@ -19,7 +19,7 @@ from compressor.recipe.plan import Plan, Step
 from compressor.recipe.replay import check_locked
 from compressor.run import steps
 from compressor.run.calls import plugin_call
-from compressor.run.facts import as_locked, facts_of, named_files
+from compressor.run.facts import as_locked, facts_of, places
 from compressor.run.fingerprints import stage_fingerprints
 from compressor.run.journal import TABLES, Journal
 from compressor.run.kept import Kept
@@ -187,7 +187,7 @@ def _run_stages(plan: Plan, place: Workplace, conditions: Conditions) -> dict[st
 
 def _check_replay(lock: Lock, plan: Plan, facts: Mapping[str, Any], conditions: Conditions) -> None:
     """Refuse what is not as it was locked."""
-    for note in check_locked(lock, facts, files=[str(path) for path in named_files(plan)]):
+    for note in check_locked(lock, facts, files=list(places(plan))):
         conditions.tell(f"note: not as locked, which refuses no replay: {note}")
 
 

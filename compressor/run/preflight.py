@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers.integrations.integration_utils import get_reporting_integration_callbacks
 
 from compressor.errors import InputError, RecipeError, SetupError
 from compressor.model.runtime import import_onnxruntime, require_provider
-from compressor.plugin import PruningMethod, Target, Training
-from compressor.plugin.component import nested
+from compressor.plugin import PruningMethod, Quantizer, Target, Task
 from compressor.plugin.components import Exporter
 from compressor.recipe.options import Verification
 from compressor.recipe.plan import Plan, Step
+from compressor.recipe.reads import trainings
 from compressor.run.calls import plugin_call, read_only
 from compressor.run.metrics import try_metric
 
@@ -30,39 +30,12 @@ def verifications(plan: Plan) -> Iterator[tuple[Step, Verification]]:
             yield step, step.component
 
 
-def trainings(plan: Plan) -> Iterator[tuple[Step, Training]]:
-    """Yield the steps that train, and how; a pruning method may have it as an option."""
-    for step in plan.steps:
-        for component in nested(step.component):
-            if isinstance(component, Training):
-                yield step, component
-
-
-def reads_texts(plan: Plan) -> Iterator[Step]:
-    """Yield the steps that decide by the tokenizer and every train row."""
-    return (step for step in plan.steps if step.reads_texts)
-
-
-class RowsRead(NamedTuple):
-    """Which rows a run reads all of, beside those that it draws from the train split."""
-
-    train: bool
-    validation: bool
-
-
-def what_is_read(plan: Plan) -> RowsRead:
-    """Return which rows a plan's steps read. Validation rows are read wherever train rows are.
-
-    Few of those steps need them: a mistake in them is better found before an hour of pruning.
-    """
-    train = any(trainings(plan)) or any(reads_texts(plan))
-    return RowsRead(train, validation=train or any(step.verb in {"quantize", "verify"} for step in plan.steps))
-
-
-def trains_head(plan: Plan) -> bool:
-    """Tell whether the first step trains against labels: a checkpoint then needs no trained head."""
-    first = plan.steps[0].component if plan.steps else None
-    return isinstance(first, Training) and any(loss.needs_labels for loss in first.losses)
+def tasks_read(step: Step, plan: Plan) -> tuple[Task, ...]:
+    """Return the tasks all of whose train rows a step's method loads."""
+    if not isinstance(step.component, PruningMethod):
+        return ()
+    with plugin_call(step.component, f"step {step.slug}"):
+        return step.component.read_whole(plan.task)
 
 
 def latency_targets(plan: Plan) -> Iterator[tuple[Step, Target]]:
@@ -92,7 +65,7 @@ def check_training(plan: Plan, device: torch.device) -> None:
     Raises:
         SetupError: the precision needs a GPU, or a tracker is not installed.
     """
-    for step, options in trainings(plan):
+    for step, options in trainings(plan.steps):
         if options.precision == "fp16" and device.type != "cuda":
             raise SetupError(
                 f"{step.path}: precision fp16 needs a CUDA device; the run is on {device.type}",
@@ -168,26 +141,42 @@ def _longest_before(plan: Plan, step: Step, longest: int) -> int:
 
 
 def check_method(plan: Plan, session: Session) -> None:
-    """Let exporters, the first method that prunes and those that read texts look at what the run starts from.
+    """Let exporters, quantizers, the first method that prunes and those that read texts look at what the run starts from.
 
     What other methods find depends on what the first one leaves.
 
     Raises:
         CompressorError: its options do not suit the model, or it fails.
     """
-    step = next((step for step in plan.steps if isinstance(step.component, PruningMethod)), None)
-    if step is not None:
-        with plugin_call(step.component, f"step {step.slug}"), read_only(step.component, session):
-            cast("PruningMethod", step.component).check(session.model)
-    first = True
+    pruned = read = False
     for step in plan.steps:
-        if isinstance(method := step.component, PruningMethod) and method.reads_texts:
-            with plugin_call(method, f"step {step.slug}"), read_only(method, session):
-                method.check_texts(session, first=first)
-            first = False
-    for step in plan.steps:
-        if isinstance(exporter := step.component, Exporter):
-            with plugin_call(exporter, f"step {step.slug}"):
-                exporter.check(session.model, plan.task)
-    for _, options in verifications(plan):
-        try_metric(session, options)
+        component = step.component
+        if isinstance(component, Verification):
+            try_metric(session, component)
+            continue
+        with plugin_call(component, f"step {step.slug}"):
+            if isinstance(component, PruningMethod):
+                _check_pruning(component, session, pruned=pruned, read=read)
+                pruned, read = True, read or component.reads_texts
+            elif isinstance(component, Exporter):
+                component.check(session.model, plan.task)
+            elif isinstance(component, Quantizer):
+                component.check()
+
+
+def _check_pruning(method: PruningMethod, session: Session, *, pruned: bool, read: bool) -> None:
+    """Call a method's checks that are due: of the model before any pruning, of texts wherever it reads them.
+
+    Args:
+        method: of a step.
+        session: as it was opened.
+        pruned: whether an earlier step prunes.
+        read: whether an earlier step reads texts.
+    """
+    if pruned and not method.reads_texts:
+        return
+    with read_only(method, session):
+        if not pruned:
+            method.check(session.model)
+        if method.reads_texts:
+            method.check_texts(session, first=not read)

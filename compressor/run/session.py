@@ -66,6 +66,7 @@ class Session:
         given: prunings that a sweep has done already, by the slug of the step that takes them.
         train_rows: every row of the task's train split, where a step reads them all.
         train_digest: sha256 of them.
+        read_digests: sha256 of the train rows of each task that a method reads whole, by the slug of its step.
         weight_masks: element-wise masks by parameter name of ``model``, each of its parameter's shape; what they remove
             is zero in ``model`` and stays zero while it is trained.
         aligned: those of them that follow a grid (N:M, blocks), which taking out what they emptied would shift.
@@ -87,6 +88,7 @@ class Session:
     given: Mapping[str, Pruned] = field(default_factory=dict)
     train_rows: Sequence[Mapping[str, Any]] = ()
     train_digest: str = ""
+    read_digests: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     weight_masks: Masks = field(default_factory=lambda: Masks({}))
     aligned: frozenset[str] = frozenset()
     trimmed_tokenizer: Path | None = None

@@ -143,14 +143,17 @@ def _export(step: Step, session: Session) -> dict[str, Any]:
     made: dict[str, Artifact] = {}
     not_fused: dict[str, str] = {}
     models = {"dense": session.dense.teacher, "model": session.model}
-    for name, model in track(models.items(), "export dense and compressed"):
-        with plugin_call(exporter, f"step {step.slug}"), read_only(exporter, session):
+    with (
+        plugin_call(exporter, f"step {step.slug}"),
+        read_only(exporter, session),
+    ):  # once for both: it hashes all weights
+        for name, model in track(models.items(), "export dense and compressed"):
             made[name] = exporter.export(model, stage / file_name(name), **names)
             fused = exporter.export_fused(model, stage / file_name(f"{name}_ort"), **names)
-        if isinstance(fused, str):
-            not_fused["not_fused"] = fused
-        elif fused is not None:
-            made[f"{name}_ort"] = fused
+            if isinstance(fused, str):
+                not_fused["not_fused"] = fused
+            elif fused is not None:
+                made[f"{name}_ort"] = fused
     session.artifacts |= made
     figures: dict[str, Any] = {"artifacts": {name: _plain(artifact) for name, artifact in made.items()}, **not_fused}
     if session.weight_masks.keep:

@@ -20,6 +20,7 @@ from compressor.recipe.options import Verification
 from compressor.run import variants
 from compressor.run.calls import NamedMetric, plugin_call
 from compressor.run.data import draw_examples, rows_digest
+from compressor.verify.doubts import doubts
 from compressor.verify.environment import environment
 from compressor.verify.evaluate import Quality, Rows, compare, onnx_outputs, torch_outputs
 from compressor.verify.gates import TIE, Limits, check_gates, failed
@@ -78,7 +79,7 @@ def verify(subject: Subject, options: Verification, *, seed: int) -> dict[str, A
 
     Returns:
         Plain data: ``environment``, ``quality`` of the model that was asked for, ``variants`` and ``latency`` (lists),
-        ``serve``, ``bytes``, ``gates`` (a list) and ``passed``.
+        ``serve``, ``bytes``, ``warnings`` and ``gates`` (lists), and ``passed``.
 
     Raises:
         CompressorError: rows, files or the execution provider cannot be used.
@@ -104,7 +105,12 @@ def verify(subject: Subject, options: Verification, *, seed: int) -> dict[str, A
     )
     return {
         "environment": measured_on,
-        "quality": {"model": asked, **asdict(qualities[asked]), "rows_sha256": rows_digest(drawn["dense"])},
+        "quality": {
+            "model": asked,
+            **asdict(qualities[asked]),
+            **({"metric_options": options.metric.options()} if options.metric else {}),
+            "rows_sha256": rows_digest(drawn["dense"]),
+        },
         "variants": [
             {
                 "model": name,
@@ -122,6 +128,7 @@ def verify(subject: Subject, options: Verification, *, seed: int) -> dict[str, A
             rejected=_rejected(qualities, subject.files, limit=options.gates.metric_drop),
         ),
         "bytes": {"dense": sizes["dense"], "compressed": sizes[asked]},
+        "warnings": list(doubts(qualities[asked])),
         "gates": [asdict(gate) for gate in gates],
         "passed": not failed(gates),
     }

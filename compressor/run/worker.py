@@ -74,7 +74,10 @@ def perform(order: Order) -> dict[str, Any]:
         registry = Registry.load()
         plan = compile_sweep(load_recipe(order["recipe"], overrides=order["overrides"]), registry, over=order["over"])
         if plan.digest != order["digest"]:
-            hint = "install the same plugins in the same versions on all nodes"
+            hint = (
+                "install the same plugins in the same versions on all nodes; where their CPUs differ, write what "
+                "the options of `auto` are to be, such as quantize's reduce_range"
+            )
             return {"setup": "the recipe is another sweep there", "hint": hint}
         site = Site(plan, Path(order["work"]), Conditions(registry, torch.device(order["device"])))
         failures = site.perform(order["job"], order["beside"])

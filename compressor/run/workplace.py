@@ -104,12 +104,14 @@ class Workplace:
         """
         if not self.out.exists():
             return
+        ours = (self.out / self.mark).is_file() or (self.out.is_dir() and not any(self.out.iterdir()))
         if not self.fresh:
+            replacing = ", or --fresh to replace this one when the new run is finished" if ours else ""
             raise InputError(
                 f"{self.out}: exists already; nothing is overwritten",
-                hint="choose another directory with -o, or --fresh to replace this one when the new run is finished",
+                hint=f"choose another directory with -o{replacing}",
             )
-        if not (self.out / self.mark).is_file() and (not self.out.is_dir() or any(self.out.iterdir())):
+        if not ours:
             raise InputError(
                 f"{self.out}: exists and has no {self.mark}; --fresh replaces only what {self.writer} wrote",
                 hint="choose another directory with -o",

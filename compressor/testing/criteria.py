@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -24,12 +24,12 @@ def assert_criterion_conforms(criterion: Criterion) -> None:
 
     Scores are finite, one per element, and the same when the same is shown again; what it is shown stays as it is; a
     weight of which nothing was seen has no score; a saved state is tensors that do not change afterwards, and a run
-    that is resumed from it goes on as if nothing had been.
+    that is resumed from it, after one batch or after several, goes on as if nothing had been.
     """
     assert_declaration_conforms(criterion)
     needs = type(criterion).needs
     assert needs <= KNOWN_NEEDS, f"needs: expected some of {sorted(KNOWN_NEEDS)}; got {sorted(needs)}"
-    first, second = (_shown(needs, seed=seed) for seed in (0, 1))
+    first, *more = (_shown(needs, seed=seed) for seed in range(4))
     with asserted(criterion):
         whole, again = _start(criterion), _start(criterion)
         _observe(whole, first)
@@ -40,23 +40,27 @@ def assert_criterion_conforms(criterion: Criterion) -> None:
             assert tuple(values.shape) == SHAPES[name], f"{name}: expected {SHAPES[name]}; got {tuple(values.shape)}"
             assert bool(values.isfinite().all()), f"{name}: expected finite scores"
         _assert_equal(again.scores(), scores, "the same observations gave other scores")
-        _assert_resumes(criterion, (first, second))
+        for count in (1, 2):
+            _assert_resumes(criterion, (first, *more)[:count], more[count:])
         _assert_nothing_unseen(criterion, first)
 
 
-def _assert_resumes(criterion: Criterion, shown: tuple[Shown, Shown]) -> None:
+def _assert_resumes(criterion: Criterion, before: Sequence[Shown], after: Sequence[Shown]) -> None:
+    """Check a run that is resumed between two batches: what it forgets may show later than in the first one."""
     whole, interrupted = _start(criterion), _start(criterion)
     for run in (whole, interrupted):
-        _observe(run, shown[0])
+        for shown in before:
+            _observe(run, shown)
     held = interrupted.state_dict()
     assert all(isinstance(value, Tensor) for value in held.values()), "expected a state of tensors"
     saved = {name: value.clone() for name, value in held.items()}
     resumed = _start(criterion)
     resumed.load_state_dict(saved)
-    for run in (whole, interrupted, resumed):
-        _observe(run, shown[1])
-    _assert_equal(held, saved, "a saved state changed when the run went on")
-    _assert_equal(resumed.scores(), whole.scores(), "a resumed run gave other scores")
+    for shown in after:
+        for run in (whole, interrupted, resumed):
+            _observe(run, shown)
+        _assert_equal(held, saved, "a saved state changed when the run went on")
+        _assert_equal(resumed.scores(), whole.scores(), "a resumed run gave other scores")
 
 
 def _assert_nothing_unseen(criterion: Criterion, shown: Shown) -> None:

@@ -81,6 +81,7 @@ def assert_quantizer_conforms(quantizer: Quantizer, artifact: Artifact | None = 
         place = Path(directory)
         source = artifact or _exported(place / "model.onnx")
         before = source.path.read_bytes()
+        quantizer.check()
         data = QuantizationData(batches=_batches, drop=lambda *_, **__: 0.0)
         made = [quantizer.quantize(source, data, place / f"{name}.onnx") for name in ("one", "other")]
         assert source.path.read_bytes() == before, "the quantizer changed the file that it was given"

@@ -5,16 +5,20 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import torch
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from compressor.model import embeddings
 from compressor.model.costs import encoder_macs, parameter_prices, priced
 from compressor.model.masks import Masks
-from compressor.plugin import Pruned, PruningMethod, Target
+from compressor.plugin import Pruned, PruningMethod, Target, Training
 from compressor.run.calls import NamedFamily, read_only
 from compressor.run.pruning import Applied, applied, checked_pruned
 from compressor.run.session import Session
@@ -30,7 +34,8 @@ def assert_method_conforms(method: PruningMethod, session: Session | None = None
     It leaves the session's model as it was: weights, hooks, gradients, modes; its masks are of the groups or of
     parameters, bool, in their shapes; weights are replacements of parameters in theirs; figures are plain data; the
     same seed gives the same bits, and so does ``prune_all`` for the one target; removing what it says gives what masking gives; and its ``target``, if it has one of
-    MACs, parameters, heads, layers or sparsity, is met.
+    MACs, parameters, heads, layers or sparsity, is met. Where an option is how it trains, a training that is interrupted
+    and resumed from a checkpoint gives the same.
 
     Args:
         method: with its options.
@@ -46,13 +51,10 @@ def assert_method_conforms(method: PruningMethod, session: Session | None = None
             if method.reads_texts:
                 method.check_texts(first, first=True)
             assert isinstance(method.joint, bool), f"joint: expected True or False; got {method.joint!r}"
-            pruned, again = _pruned(method, first), _pruned_as_in_a_sweep(method, second)
-            assert pruned.masks == again.masks, "the same seed gave other masks"
-            assert pruned.weights.keys() == again.weights.keys(), "the same seed gave other weights"
-            for name, weight in pruned.weights.items():
-                assert torch.equal(weight, again.weights[name]), f"the same seed gave another '{name}'"
-            assert pruned.dropped_layers == again.dropped_layers, "the same seed dropped other layers"
-            assert pruned.trimmed == again.trimmed, "the same seed trimmed otherwise"
+            with optimizer_steps() as taken:
+                pruned = _pruned(method, first)
+            _assert_same(_pruned_as_in_a_sweep(method, second), pruned, "the same seed")
+            _assert_resumes(method, replace(given, run_dir=Path(directory) / "resumed"), pruned, steps=len(taken))
             _assert_fits(first, pruned)
             _assert_trimmable(method, first, pruned)
             done = applied(first, NamedFamily(first.family, "conformance"), pruned)
@@ -60,8 +62,57 @@ def assert_method_conforms(method: PruningMethod, session: Session | None = None
     return pruned
 
 
+def _assert_same(found: Pruned, expected: Pruned, what: str) -> None:
+    assert found.masks == expected.masks, f"{what} gave other masks"
+    assert found.weights.keys() == expected.weights.keys(), f"{what} gave other weights"
+    for name, weight in expected.weights.items():
+        assert torch.equal(weight, found.weights[name]), f"{what} gave another '{name}'"
+    assert found.dropped_layers == expected.dropped_layers, f"{what} dropped other layers"
+    assert found.trimmed == expected.trimmed, f"{what} trimmed otherwise"
+
+
+class Interruption(BaseException):
+    """Ends a training, as a key or a signal would: nothing catches it on the way."""
+
+
+@contextmanager
+def optimizer_steps(*, last: int | None = None) -> Iterator[list[int]]:
+    """Count the steps of all optimizers.
+
+    Args:
+        last: step after which the training is interrupted.
+    """
+    taken: list[int] = []
+
+    def count(*_: Any) -> None:
+        taken.append(len(taken) + 1)
+        if taken[-1] == last:
+            raise Interruption
+
+    hook = register_optimizer_step_post_hook(count)
+    try:
+        yield taken
+    finally:
+        hook.remove()
+
+
+def _assert_resumes(method: PruningMethod, session: Session, expected: Pruned, *, steps: int) -> None:
+    """Interrupt a method's training in the middle, and check that it goes on from its checkpoint to the same bits."""
+    often = {
+        name: value.model_copy(update={"checkpoint_every": 1})
+        for name in type(method).model_fields
+        if isinstance(value := getattr(method, name), Training)
+    }
+    if not often or steps < 2:  # noqa: PLR2004 - a step before, and one after
+        return
+    saving = method.model_copy(update=often)
+    with suppress(Interruption), optimizer_steps(last=steps // 2 + 1):
+        _pruned(saving, session)
+    _assert_same(_pruned(saving, session), expected, "a training that was interrupted and resumed")
+
+
 def _pruned(method: PruningMethod, session: Session) -> Pruned:
-    session.stage.mkdir(parents=True)
+    session.stage.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(session.seed)
     with read_only(method, session):
         return checked_pruned(method.prune(session))

@@ -9,10 +9,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from transformers import PreTrainedTokenizerBase
 
 from compressor.model.batches import collate
 from compressor.model.outputs import raw_output
 from compressor.plugin import Task
+from compressor.plugin.components import Split
 from compressor.testing.declarations import assert_declaration_conforms, asserted
 from compressor.testing.tiny import tiny_model, tiny_tokenizer
 
@@ -25,7 +27,8 @@ def assert_task_conforms(task: Task, model_type: str = "bert") -> None:
     Both splits load, twice to the same rows, tokenised and no longer than ``max_length``; a tiny model's output has one
     row per sample; losses are one finite number per sample, and do not depend on what else is in the batch; the
     divergence from the model itself is zero, and not negative from another; the metric is among the metrics, finite, and
-    can be computed on a part of the rows, as the bootstrap does.
+    can be computed on a part of the rows, as the bootstrap does; a glance finds nothing wrong with rows that load, and
+    as many as there are.
 
     Args:
         task: with options that name data.
@@ -41,9 +44,19 @@ def assert_task_conforms(task: Task, model_type: str = "bert") -> None:
             assert 0 < len(row["input_ids"]) <= task.max_length, f"expected 1 to {task.max_length} tokens"
             assert len(row["attention_mask"]) == len(row["input_ids"]), "expected a padding mask of every token"
             assert task.label_free or "labels" in row, "expected labels, or label_free = True"
+        _assert_glances(task, tokenizer)
         models = [_model(task, model_type, rows, seed=seed) for seed in (0, 1)]
         _assert_numbers(task, models, rows[:SAMPLES])
         _assert_metrics(task, models, rows)
+
+
+def _assert_glances(task: Task, tokenizer: PreTrainedTokenizerBase) -> None:
+    splits: tuple[Split, ...] = ("train", "validation")
+    for split in splits:
+        glance = task.glance(split)
+        assert not glance.problems, f"glance: expected no problems of {split} rows that load; got {glance.problems}"
+        count = len(task.load(split, tokenizer))
+        assert glance.samples in {None, count}, f"glance: expected {count} samples, or None; got {glance.samples}"
 
 
 def _model(task: Task, model_type: str, rows: Sequence[Mapping[str, Any]], *, seed: int) -> torch.nn.Module:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from compressor.verify.pareto import NAME, cells, family, filled, machine, notes
+from compressor.verify.pareto import NAME, cells, family, filled, judged_by, machine, notes
 from compressor.verify.section import Data, Section, shown, without_paths
 
 NAMED = 3
@@ -49,7 +49,7 @@ def _warnings(reports: Mapping[str, Data]) -> Iterator[str]:
     """Yield what differs between runs and should not where figures are compared."""
     weights = {name: report["inputs"].get("weights_sha256") for name, report in reports.items()}
     rows = {name: (report.get("quality") or {}).get("rows_sha256") for name, report in reports.items()}
-    metrics = {name: (report.get("quality") or {}).get("metric") for name, report in reports.items()}
+    metrics = {name: judged_by(report.get("quality") or {}) for name, report in reports.items()}
     tasks = {name: report["recipe"]["task"]["name"] for name, report in reports.items()}
     machines = {name: machine(report.get("environment") or {}) for name, report in reports.items()}
     yield from _differing("compressed from different weights: changes are against different dense models", weights)

@@ -10,6 +10,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from compressor.cpu import cpu_features, cpu_name
+
 PACKAGES = (
     "compressor-onnx",
     "torch",
@@ -23,17 +25,13 @@ PACKAGES = (
     "openvino",
     "numpy",
 )
-FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "avx_vnni", "amx_int8", "amx_bf16", "asimddp", "i8mm", "bf16")
-"""CPU features that matrix kernels are chosen by."""
 
 
 def environment() -> dict[str, Any]:
     """Return CPU, cores, load, Python, platform and the versions of the packages that matter."""
-    cpu = cpu_fields()
-    flags = (cpu.get("flags") or cpu.get("Features") or "").split()
     return {
-        "cpu": cpu.get("model name") or platform.processor() or platform.machine(),
-        "cpu_features": [flag for flag in FLAGS if flag in flags],
+        "cpu": cpu_name(),
+        "cpu_features": cpu_features(),
         "cores": os.cpu_count(),
         "usable_cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "load_average": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
@@ -46,16 +44,6 @@ def environment() -> dict[str, Any]:
 def versions() -> dict[str, str]:
     """Return the installed versions of the packages that decide what a run computes."""
     return {name: found for name in PACKAGES if (found := _version(name))}
-
-
-def cpu_fields() -> dict[str, str]:
-    """Return the fields of the first core that Linux lists; empty elsewhere."""
-    try:
-        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    except OSError:
-        return {}
-    lines = text.split("\n\n")[0].splitlines()
-    return {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
 
 
 @cache

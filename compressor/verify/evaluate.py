@@ -42,6 +42,8 @@ class Quality:
             McNemar 1947).
         kl: mean of ``Task.divergences``, KL(dense || compressed) in nats, over the rows that the models were given;
             None for regressions and for tasks without labels.
+        right: fraction of rows that the dense model has right; None where rows have no class each.
+        commonest: fraction of rows of the commonest class: what a model that always answers it has right.
     """
 
     rows: int
@@ -54,6 +56,8 @@ class Quality:
     gained: float | None = None
     mcnemar: float | None = None
     kl: float | None = None
+    right: float | None = None
+    commonest: float | None = None
 
 
 def onnx_outputs(
@@ -179,6 +183,7 @@ def compare(  # noqa: PLR0913 - the same rows twice, where the models read them 
         compressed=figures(compressed),
         difference=bootstrap(difference, count, resampling),
         **_changes(compressed, dense),
+        **_chance(dense),
         kl=_kl(task, outputs, dense_outputs) if _aligned(samples, seen) else None,
     )
 
@@ -193,6 +198,15 @@ def _changes(compressed: Mapping[str, np.ndarray], dense: Mapping[str, np.ndarra
         "gained": float(np.mean(gained)),
         "mcnemar": mcnemar(int(lost.sum()), int(gained.sum())),
     }
+
+
+def _chance(dense: Table) -> dict[str, float]:
+    """Return how often the dense model is right, and how often a model that looks at nothing would be."""
+    if not {"correct", "labels"} <= dense.keys() or dense["labels"].ndim != 1:
+        return {}
+    labels = dense["labels"]
+    _, counts = np.unique(labels, return_counts=True)
+    return {"right": float(np.mean(dense["correct"])), "commonest": float(counts.max() / len(labels))}
 
 
 def _check_pairs(compressed: Table, dense: Table, rows: tuple[Rows, Rows]) -> None:

@@ -9,7 +9,8 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from compressor.verify.environment import cpu_fields, environment
+from compressor.cpu import cpu_fields
+from compressor.verify.environment import environment
 
 CPU_FIELDS = ("vendor_id", "cpu family", "model", "model name", "stepping", "cache size")
 

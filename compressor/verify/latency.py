@@ -7,13 +7,14 @@ fresh process (``timing.py``), so that any two of them can be compared. A second
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
 from compressor.model.runtime import SessionOptions
 from compressor.verify.rounds import CLOCKS, CONTROL, Baseline, Protocol, Shape, Timings, clock_of
+from compressor.verify.section import BEST_DENSE
 from compressor.verify.statistics import Interval, ratio_of_medians
 from compressor.verify.timing import interleave
 
@@ -75,6 +76,13 @@ class LatencyRow:
     def clocked_ms(self) -> Mapping[str, float]:
         """Percentiles of the time of a call by the clock that ratios are taken of."""
         return self.cpu_ms if self.clock == "cpu" else self.wall_ms
+
+    @property
+    def beside_dense(self) -> Interval:
+        """The ratio to the best dense configuration, its interval widened by how far two sessions of one file were apart (A/A)."""
+        apart = abs(self.control.value - 1)
+        ratio = self.against[BEST_DENSE].ratio if BEST_DENSE in self.against else self.ratio
+        return replace(ratio, lower=ratio.lower * (1 - apart), upper=ratio.upper * (1 + apart))
 
 
 def measure(

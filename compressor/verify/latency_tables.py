@@ -29,7 +29,11 @@ def target_section(steps: Sequence[Data], latency: Sequence[Data]) -> Section:
 
 
 def serving_section(serve: Data) -> Section:
-    """What to serve, and why."""
+    """What to serve, and why: the dense model where nothing is gained."""
+    if not serve.get("gained", True):
+        row = ("the dense model, as it was", serve["provider"], "")
+        opened = f"compressor.ort_session opens {serve['file']} all the same"
+        return Section("Serve", ("model", "on", ""), [row], (*serve["why"], opened))
     options = ", ".join(f"{key}={value}" for key, value in serve["session_config"].items()) or "onnxruntime's own"
     row = (serve["file"], serve["provider"], options)
     title = "Serve (compressor.ort_session reads it from ort_config.json)"

@@ -45,6 +45,7 @@ def report_page(report: Data) -> str:
         sections=first,
         drawings=list(_drawings(report)),
         others=others,
+        warnings=report.get("warnings") or (),
         lints=[without_paths(lint) for lint in report.get("lints") or ()],
         tables=list(_made_with(report)),
     )
@@ -79,6 +80,7 @@ def sweep_page(report: Data) -> str:
         sections=[],
         drawings=[Drawing("Metric against latency", (("", drawn),), notes)] if drawn else [],
         others=list(pareto_sections(report)),
+        warnings=[],
         lints=[],
         tables=[
             environment_section(report["environment"]),
@@ -101,6 +103,7 @@ def comparison_page(report: Data) -> str:
         sections=[],
         drawings=[Drawing("Metric against latency", (("", drawn),), notes)] if drawn else [],
         others=list(comparison_sections(report)),
+        warnings=[],
         lints=report["warnings"],
         tables=[],
     )
@@ -118,9 +121,10 @@ def _render(**words: Any) -> str:
 
 
 def _subject(report: Data) -> str:
-    return (
-        f" Figures at the top are those of {report['serve']['file']}, the file to serve." if report.get("serve") else ""
-    )
+    if not report.get("serve"):
+        return ""
+    which = "the file to serve" if report["serve"].get("gained", True) else "the fastest file here"
+    return f" Figures at the top are those of {report['serve']['file']}, {which}."
 
 
 def _first(report: Data) -> Iterator[Section]:

@@ -62,20 +62,8 @@ def row(name: str, report: Data, *, settings: Data | None = None, of: str = "com
 
 def failed_row(name: str, *, settings: Data, error: Data) -> dict[str, Any]:
     """Return the row of a point without a result: ``error`` (kind, message, exit_code), and None for every figure."""
-    figures = (
-        "encoder_macs",
-        "parameters",
-        "bytes",
-        "metric",
-        "score",
-        "difference",
-        "kl",
-        "agreement",
-        "verdict",
-        "pareto",
-    )
-    known: dict[str, Any] = {"name": name, "settings": settings, "directory": None, "error": error, "latency": []}
-    return {**known, **dict.fromkeys(figures)}
+    nothing = row(name, {"model": {}}, settings=settings)
+    return {**nothing, "directory": None, "error": error, "pareto": None}
 
 
 def int8_alone(report: Data) -> list[dict[str, Any]]:
@@ -141,9 +129,15 @@ def machine(environment: Data) -> tuple[Any, ...]:
 
 def _subject(report: Data) -> tuple[Any, ...]:
     """Return what a point was compared with and on what: equal for points whose figures can be compared."""
-    judged = [(report.get("quality") or {}).get(name) for name in ("rows_sha256", "metric")]
+    judged = report.get("quality") or {}
     dense = report["inputs"]["weights_sha256"], report["model"].get("bytes", {}).get("dense")
-    return (report["recipe"]["task"], *dense, *judged)
+    return (report["recipe"]["task"], *dense, judged.get("rows_sha256"), judged_by(judged))
+
+
+def judged_by(quality: Data) -> str | None:
+    """Return the metric with its options, where it is one of the user's own: equal for scores that can be compared."""
+    options = ", ".join(f"{name}={value}" for name, value in sorted((quality.get("metric_options") or {}).items()))
+    return f"{quality['metric']}({options})" if options else quality.get("metric")
 
 
 def _timed(measured: Data) -> tuple[int, int, str]:

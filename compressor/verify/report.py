@@ -15,16 +15,18 @@
                     rows cut into the same tokens as before that step}; unknown {split: {before, after}}, fractions of the
                     tokens; proof {rows, max_abs_diff}
     quality         model (that was asked for, in int8 where there is a step quantize), rows, rows_sha256, metric,
-                    dense {metric: value}, compressed {metric: value}, difference {value, lower, upper, confidence}, churn,
-                    lost, gained, mcnemar, kl
+                    metric_options (of a metric of the user's own), dense {metric: value}, compressed {metric: value},
+                    difference {value, lower, upper, confidence}, churn, lost, gained, mcnemar, kl,
+                    right and commonest (of the dense model's rows: right, of the commonest class)
     variants        a list, dense first; each model, file, bytes, memory {load_seconds, session_mb, peak_mb} (in a process of
                     its own; null where the system does not tell), quality (as above; null for dense and for fused files)
     not_fused       why there are no fused files, where they were asked for
     latency         a list; each model, batch, sequence, threads, provider, slow_fusion, rounds, wall_ms {p50, p90, p95},
                     cpu_ms {p50, p90, p95}, clock, ratio, wall_ratio, control {value, lower, upper, confidence},
                     against {baseline: {model, slow_fusion, ratio}}
-    serve           model, file, provider, session_config, why (a list); the same as ort_config.json
+    serve           model, file, provider, session_config, gained (false: serve the dense model), why (a list); the same as ort_config.json
     lints           what the plan said beforehand that the run does not show
+    warnings        what makes the figures doubtful
     gates           a list; each name, limit, value, lower, upper, verdict
     passed          whether no gate failed
     replay          of a lock file: reproduced; outputs {file: sha256}; changed {file: {locked, present}}
@@ -127,8 +129,10 @@ def _card_lines(report: Data) -> Iterator[str]:
         yield from _markdown(section)
     if report.get("gates"):
         yield from (verdict(report), "")
-    if report.get("lints"):
-        yield from ("## Remarks", "", *(f"* {lint}." for lint in report["lints"]), "")
+    remarks = [f"* **Warning:** {warning}." for warning in report.get("warnings") or ()]
+    remarks += [f"* {lint}." for lint in report.get("lints") or ()]
+    if remarks:
+        yield from ("## Remarks", "", *remarks, "")
     yield from ("## Use", "", *_use(report), "")
     yield from ("## Made with", "", f"Recipe digest `{recipe['digest']}`, seed {recipe['seed']}; `recipe.lock.yaml`")
     yield "in this directory pins everything, `report.json` has every figure."
@@ -156,7 +160,9 @@ def sweep_card(report: Data) -> str:
 def _use(report: Data) -> Iterator[str]:
     exported = any(step["slug"].endswith("export") for step in report.get("steps") or ())
     yield from ("```python", "import compressor")
-    if report.get("serve"):
+    if report.get("serve") and not report["serve"].get("gained", True):
+        yield 'session = compressor.ort_session(".")  # the dense model is as good to serve: see above'
+    elif report.get("serve"):
         yield 'session = compressor.ort_session(".")  # the file and the session options that ort_config.json recommends'
     elif exported:
         yield 'session = compressor.ort_session(".")  # model.onnx in onnxruntime; nothing was measured'

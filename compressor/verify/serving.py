@@ -32,8 +32,8 @@ def recommend(rows: Sequence[LatencyRow], files: Mapping[str, str], *, rejected:
         rejected: why a model is not to be served, by model.
 
     Returns:
-        Plain data: ``model``, ``file``, ``provider``, ``session_config`` (entries for onnxruntime's session options) and
-        ``why`` (sentences).
+        Plain data: ``model``, ``file``, ``provider``, ``session_config`` (entries for onnxruntime's session options),
+        ``gained`` (whether it is worth serving instead of the dense model) and ``why`` (sentences).
     """
     good = [model for model in files if model not in rejected]
     chosen = fastest(rows, good or list(files))
@@ -47,14 +47,37 @@ def recommend(rows: Sequence[LatencyRow], files: Mapping[str, str], *, rejected:
     if good:
         why += [f"{files[one]} is not served: {reason}" for one, reason in lost.items()]
     else:
-        why += [
-            "no file is within the gate on the metric",
-            *(f"{files[one]}: {reason}" for one, reason in lost.items()),
-        ]
-    why += _fusion_note(rows, model)
+        why += [f"{files[one]}: {reason}" for one, reason in lost.items()]
+    gained = bool(good) and any(_faster(row) for row in rows if row.model in good)
+    tried = [row for row in rows if (row.model, row.slow_fusion) == chosen]
+    why = [*_against_it(files[model], tried, good=bool(good), gained=gained), *why, *_fusion_note(rows, model)]
     provider = rows[0].provider
     config = session_config(provider, slow_fusion=slow_fusion)
-    return {"model": model, "file": files[model], "provider": provider, "session_config": config, "why": why}
+    named = {"model": model, "file": files[model], "provider": provider, "session_config": config}
+    return {**named, "gained": gained, "why": why}
+
+
+def _faster(row: LatencyRow) -> bool:
+    """Tell whether a call takes less time than with the best dense file, beyond the noise."""
+    return row.beside_dense.upper < 1
+
+
+def _against_it(file: str, rows: Sequence[LatencyRow], *, good: bool, gained: bool) -> list[str]:
+    """Say what speaks against serving a file, given its rows under the options it would be served with."""
+    if not good:
+        return ["no file is within the gate on the metric: serve the dense model"]
+    slow = [row for row in rows if not _faster(row)]
+    told = ", ".join(
+        f"{row.beside_dense.value:.3f} [{row.beside_dense.lower:.3f}, {row.beside_dense.upper:.3f}] at "
+        f"{row.batch} x {row.sequence}, {row.threads or 'all'} thread{'' if row.threads == 1 else 's'}"
+        for row in slow
+    )
+    if not gained:
+        words = "no file here is faster than the best dense one beyond the noise, so serve the dense model"
+        return [
+            f"nothing is gained: {words}, unless size or memory is what counts; {file} takes, divided by its time, {told}"
+        ]
+    return [f"{file} is not faster than the best dense file, beyond the noise, everywhere: {told}"] if slow else []
 
 
 def _fusion_note(rows: Sequence[LatencyRow], model: str) -> list[str]:

@@ -181,4 +181,6 @@ def gates_section(gates: Sequence[Data]) -> Section:
         exact = gate["lower"] is None
         interval = "exact" if exact else f"[{gate['lower']:.4f}, {gate['upper']:.4f}]"
         rows.append((gate["name"], f"{gate['limit']:g}", f"{gate['value']:.4f}", interval, gate["verdict"]))
-    return Section("Gates", ("gate", "at most", "measured", "interval", "verdict"), rows)
+    unsure = any((gate["name"], gate["verdict"]) == ("metric_drop", "inconclusive") for gate in gates)
+    few = "metric_drop: the drop on these rows is within the limit, its interval is not; more validation rows narrow it"
+    return Section("Gates", ("gate", "at most", "measured", "interval", "verdict"), rows, (few,) if unsure else ())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor
 from transformers import TrainerCallback
 
-from compressor.errors import InputError
+from compressor.errors import CompressorError, InputError
 from compressor.model import Masks, fingerprint
 from compressor.model.blocks import Blocks
 from compressor.plugin import Pruned
@@ -272,6 +273,25 @@ def test_epochs_make_the_steps_of_the_events(tmp_path: Path):
     )
     (pruner,), _ = set_up(chosen, TrainingRun(labelled(run_dir=tmp_path), chosen.train))
     assert list(pruner.ground.schedule.events()) == [5, 8, 11]
+
+
+@pytest.mark.parametrize(
+    ("broken", "said"),
+    [
+        (lambda scores: scores[0], r"expected shape \(.*, 32\), got \(32,\)"),
+        (lambda scores: scores * torch.nan, "expected numbers, .* are NaN"),
+    ],
+)
+def test_scores_that_cannot_be_compared_are_refused_with_the_criterions_name_and_package(
+    broken: Callable[[Tensor], Tensor], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    chosen = method(criterion="magnitude")
+    (pruner,), _ = set_up(chosen, TrainingRun(labelled(run_dir=tmp_path), chosen.train))
+    whole = pruner.criterion.scores
+    monkeypatch.setattr(pruner.criterion, "scores", lambda: {name: broken(one) for name, one in whole().items()})
+    event = list(pruner.ground.schedule.events())[-1]
+    with pytest.raises(CompressorError, match=rf"criterion 'magnitude' \(compressor_plugins.criteria.*{said}"):
+        pruner.masks_at(event)
 
 
 def test_what_an_earlier_step_removed_stays_removed_and_counts(tmp_path: Path):

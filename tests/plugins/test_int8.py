@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +23,9 @@ from compressor.testing import example_masks, tiny_batch, tiny_model
 from compressor_plugins.exporters.onnx import OnnxExporter
 from compressor_plugins.families.bert import Bert
 from compressor_plugins.families.distilbert import DistilBert
-from compressor_plugins.quantizers._layers import Layer, layers_of
+from compressor_plugins.quantizers import _onnxruntime, int8
+from compressor_plugins.quantizers._layers import Layer, products_of
+from compressor_plugins.quantizers._onnxruntime import Calibration, Recipe, quantize_file
 from compressor_plugins.quantizers._search import Search, keep_within
 from compressor_plugins.quantizers.int8 import Int8Dynamic, Int8Static
 
@@ -82,7 +86,7 @@ def test_int8_follows_float32_with_unequal_and_emptied_sublayers(
 @BOTH
 def test_every_stored_weight_of_a_product_is_signed_int8(quantizer: Quantizer, artifact: Artifact, tmp_path: Path):
     made = quantizer.quantize(artifact, DATA, tmp_path / "q.onnx")
-    layers = layers_of(artifact.path)
+    layers = products_of(artifact.path).layers
     weights = [tensor for tensor in stored(made.path, TensorProto.INT8) if len(tensor.dims) == 2]
     assert sorted(int(np.prod(tensor.dims)) for tensor in weights) == sorted(layer.macs for layer in layers)
     assert made.details["quantized"] == made.details["layers"] == len(layers)
@@ -93,7 +97,7 @@ def test_every_stored_weight_of_a_product_is_signed_int8(quantizer: Quantizer, a
 def test_a_row_with_outliers_spoils_no_others(quantizer: Quantizer, artifact: Artifact, tmp_path: Path):
     """One output of the first weight is a hundred times as large; its reader is turned down as much."""
     model = onnx.load(str(artifact.path))
-    first = layers_of(artifact.path)[0]
+    first = products_of(artifact.path).layers[0]
     (weight,) = (tensor for tensor in model.graph.initializer if tensor.name == first.weight)
     values = onnx.numpy_helper.to_array(weight).copy()
     values[:, 0] *= 100
@@ -115,7 +119,7 @@ def test_products_of_two_activations_stay_float32_in_a_static_file(artifact: Art
     from_int8 = {node.output[0] for node in nodes if node.op_type == "DequantizeLinear"}
     products = [node for node in nodes if node.op_type in {"MatMul", "Gemm"}]
     weighted = [node for node in products if node.input[1] in from_int8]
-    assert len(weighted) == len(layers_of(artifact.path))
+    assert len(weighted) == len(products_of(artifact.path).layers)
     assert all(node.input[0] in from_int8 for node in weighted)
     assert not any(set(node.input) & from_int8 for node in products if node not in weighted)
     assert len(products) > len(weighted)
@@ -141,9 +145,17 @@ def test_the_same_file_gives_the_same_bytes_anywhere(quantizer: Quantizer, artif
     assert str(tmp_path).encode() not in one.read_bytes()
 
 
+def test_what_a_killed_run_left_half_made_goes(artifact: Artifact, tmp_path: Path):
+    left = tmp_path / ".q.onnx.tmp"
+    left.mkdir()
+    (left / "quantized.onnx").write_bytes(b"half")
+    Int8Dynamic().quantize(artifact, DATA, tmp_path / "q.onnx")
+    assert [path.name for path in tmp_path.iterdir()] == ["q.onnx"]
+
+
 def test_layers_stay_float32_until_the_drop_is_small_enough(artifact: Artifact, tmp_path: Path):
     """The metric: a point for every layer that is quantised, beyond ten of them."""
-    layers = layers_of(artifact.path)
+    layers = products_of(artifact.path).layers
     asked: list[int] = []
 
     def drop(path: Path, *, samples: int) -> float:
@@ -160,6 +172,38 @@ def test_layers_stay_float32_until_the_drop_is_small_enough(artifact: Artifact, 
     assert set(kept) <= {layer.name for layer in layers}
     still = {node.name for node in onnx.load(str(made.path)).graph.node if node.op_type == "MatMul"}
     assert {name.removesuffix("_MatMul") for name in still} >= set(kept)  # a Gemm is renamed on the way
+
+
+def test_a_static_file_is_calibrated_once_whatever_is_tried(
+    artifact: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """The ranges do not depend on the layers that are quantised: the file is that of an onnxruntime that keeps none."""
+    passes: list[int] = []
+
+    def counted() -> Iterator[Mapping[str, np.ndarray]]:
+        yield from batches()
+        passes.append(1)
+
+    def drop(path: Path, *, samples: int) -> float:
+        nodes = onnx.load(str(path)).graph.node
+        from_int8 = {node.output[0] for node in nodes if node.op_type == "DequantizeLinear"}
+        return 0.01 * (
+            sum(node.op_type in {"MatMul", "Gemm"} and node.input[1] in from_int8 for node in nodes) - samples
+        )
+
+    layers = products_of(artifact.path).layers
+    data = QuantizationData(batches=counted, drop=drop)
+    quantizer = Int8Static(max_drop=0.0, samples=len(layers) - 2)
+    made = quantizer.quantize(artifact, data, tmp_path / "q.onnx")
+    kept = made.details["kept_float32"]
+    assert (len(kept), len(made.details["drops"]), len(passes)) == (2, 3, 1)
+    excluded = [*kept, *products_of(artifact.path).others]
+    recipe = Recipe(**quantizer.options(), static=True)
+    fresh = tmp_path / "fresh.onnx"
+    monkeypatch.setattr(_onnxruntime, "KEEPS_RANGES", False)
+    quantize_file(artifact.path, fresh, recipe, Calibration(batches, tmp_path / "ranges.json"), excluded=excluded)
+    assert not (tmp_path / "ranges.json").exists()
+    assert made.path.read_bytes() == fresh.read_bytes()
 
 
 def test_the_cheapest_exclusion_comes_first(tmp_path: Path):
@@ -190,6 +234,55 @@ def test_a_drop_that_no_layer_causes_is_an_error(tmp_path: Path):
 def test_samples_without_max_drop_are_refused():
     with pytest.raises(ValueError, match="expected samples with max_drop"):
         Int8Dynamic(samples=64)
+
+
+VNNI, PLAIN, UNREAD = ["avx2", "avx512_vnni"], ["avx2", "avx512f"], list[str]()
+
+
+@BOTH
+@pytest.mark.parametrize("features", [VNNI, PLAIN, UNREAD], ids=["vnni", "plain", "unread"])
+def test_auto_is_seven_bits_where_the_cpu_lacks_vnni_and_is_resolved_at_once(
+    quantizer: Quantizer, features: list[str], monkeypatch: pytest.MonkeyPatch
+):
+    """What is kept is no `auto`: it would be another file on another machine."""
+    monkeypatch.setattr(int8, "cpu_features", lambda: features)
+    for options in ({}, {"reduce_range": "auto"}):
+        assert type(quantizer)(**options).options()["reduce_range"] is (features == PLAIN)
+    for asked in (True, False):
+        assert type(quantizer)(reduce_range=asked).options()["reduce_range"] is asked
+
+
+@pytest.mark.parametrize(
+    ("features", "asked", "said"),
+    [
+        (VNNI, "auto", r"INFO int8-dynamic: weights in 8 bits \(reduce_range: false\): this CPU, Zen, needs no fewer"),
+        (VNNI, True, r"INFO int8-dynamic: weights in 7 bits \(reduce_range: true\): this CPU, Zen, needs no fewer"),
+        (UNREAD, "auto", r"INFO int8-dynamic: weights in 8 bits \(reduce_range: false\): this CPU, Zen, does not say"),
+        (
+            PLAIN,
+            "auto",
+            r"INFO int8-dynamic: weights in 7 bits \(reduce_range: true\): this CPU, Zen, has no VNNI.* saturate",
+        ),
+        (PLAIN, False, r"WARNING int8-dynamic: weights in 8 bits .*no VNNI.* saturate; next step: reduce_range: true"),
+    ],
+)
+def test_how_many_bits_and_why_is_said_before_a_run(
+    features: list[str], asked: Any, said: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    monkeypatch.setattr(int8, "cpu_features", lambda: features)
+    monkeypatch.setattr(int8, "cpu_name", lambda: "Zen")
+    with caplog.at_level("INFO", logger="compressor.announced"):
+        Int8Dynamic(reduce_range=asked).check()
+    ((_, number, line),) = caplog.record_tuples
+    assert re.match(said, f"{logging.getLevelName(number)} {line}"), line
+
+
+def test_seven_bits_are_half_the_steps_and_the_figures_say_so(artifact: Artifact, tmp_path: Path):
+    for narrow, largest in ((True, 64), (False, 127)):
+        made = Int8Dynamic(reduce_range=narrow).quantize(artifact, DATA, tmp_path / "q.onnx")
+        weights = [onnx.numpy_helper.to_array(tensor) for tensor in stored(made.path, TensorProto.INT8)]
+        assert max(np.abs(weight.astype(int)).max() for weight in weights if weight.ndim == 2) == largest
+        assert made.details["reduce_range"] is narrow
 
 
 def test_a_fused_file_is_refused(artifact: Artifact, tmp_path: Path):

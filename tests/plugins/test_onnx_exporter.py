@@ -160,7 +160,7 @@ def test_a_file_that_differs_from_torch_is_refused_and_removed(
     bert: nn.Module, tmp_path: Path, exported: Artifact, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wrong = onnx.load(exported.path)
-    bias = next(tensor for tensor in wrong.graph.initializer if list(tensor.dims) == [2])
+    bias = next(tensor for tensor in wrong.graph.initializer if list(tensor.dims) == [2] and tensor.data_type == FLOAT)
     bias.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(bias) + 0.01, bias.name))
     monkeypatch.setattr(_torch_onnx, "_graph", lambda *_: wrong)
     with pytest.raises(
@@ -186,7 +186,7 @@ def test_a_file_that_gives_nan_is_refused(
     bert: nn.Module, tmp_path: Path, exported: Artifact, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wrong = onnx.load(exported.path)
-    bias = next(tensor for tensor in wrong.graph.initializer if list(tensor.dims) == [2])
+    bias = next(tensor for tensor in wrong.graph.initializer if list(tensor.dims) == [2] and tensor.data_type == FLOAT)
     bias.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(bias) * float("nan"), bias.name))
     monkeypatch.setattr(_torch_onnx, "_graph", lambda *_: wrong)
     with pytest.raises(CompressorError, match="differs from torch by nan"):

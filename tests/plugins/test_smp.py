@@ -21,12 +21,12 @@ from compressor.recipe.loader import load_recipe
 from compressor.recipe.plan import compile_plan
 from compressor.run import load
 from compressor.testing import session_on, tiny_model
-from compressor_plugins.methods import _scorer_training
+from compressor_plugins.methods import _scorer_objective, _scorer_training
 from compressor_plugins.methods._head_quota import lowest_removed
 from compressor_plugins.methods._map_scorer import MapScorer, fresh_scorer, padded_maps
 from compressor_plugins.methods._scorer_files import load_scorer, save_scorer
+from compressor_plugins.methods._scorer_objective import Objective
 from compressor_plugins.methods._scorer_texts import Texts as ScorerTexts
-from compressor_plugins.methods._scorer_training import Training
 from compressor_plugins.methods._sentences import draw_sentences
 from compressor_plugins.methods._smp import mean_scores
 from compressor_plugins.methods._smp_options import ScorerTraining, TrainedScorer
@@ -72,7 +72,9 @@ def method(scorer: Any, heads: float = 0.5, **options: Any) -> Smp:
 
 
 def training(**options: Any) -> TrainedScorer:
-    return TrainedScorer(train=ScorerTraining(**{"steps": 4, "batch_size": 8, "scored": 2, **options}))
+    return TrainedScorer(
+        train=ScorerTraining(**{"lessons": 2, "swaps": 3, "steps": 2, "batch_size": 8, "scored": 2, **options})
+    )
 
 
 @pytest.mark.parametrize("model_type", FAMILIES)
@@ -145,7 +147,7 @@ def test_a_scorer_is_trained_whatever_layers_and_heads_there_are(shape: dict[str
     _, provenance = load_scorer(tmp_path / "stages/01-step/scorer.safetensors")
     assert provenance["heads"] == [heads] * shape.get("num_hidden_layers", 3)
     assert provenance["tasks"][0]["name"] == "texts"
-    assert provenance["options"]["steps"] == 4
+    assert provenance["options"]["steps"] == 2
     assert {"model", "weights_sha256", "model_type", "seed", "length_normalised", "rows"} <= provenance.keys()
 
 
@@ -174,22 +176,26 @@ def test_another_seed_trains_another_scorer(tmp_path: Path):
 def test_a_killed_training_ends_in_the_same_bytes(
     optimizer: str, accumulation: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    options = training(steps=6, checkpoint_every=2, optimizer=optimizer, accumulation=accumulation)
+    options = training(lessons=3, steps=3, checkpoint_every=2, optimizer=optimizer, accumulation=accumulation)
     method(options).prune(session_of(run_dir=tmp_path / "whole"))
-    loss, seen = Training.loss, []
+    loss, seen = Objective.loss, []
+    searched: list[int] = []
+    search = _scorer_training.lessons
 
-    def killed(self: Training, number: int) -> Tensor:
+    def killed(self: Objective, number: int) -> Tensor:
         seen.append(number)
         if number == 5 and seen.count(5) == 1:
             raise KeyboardInterrupt
         return loss(self, number)
 
-    monkeypatch.setattr(Training, "loss", killed)
+    monkeypatch.setattr(Objective, "loss", killed)
+    monkeypatch.setattr(_scorer_training, "lessons", lambda *a, **k: searched.append(1) or search(*a, **k))
     session = session_of(run_dir=tmp_path / "killed")
     with pytest.raises(KeyboardInterrupt):
         method(options).prune(session)
     method(options).prune(session)
     assert seen == [0, 1, 2, 3, 4, 5, 4, 5]
+    assert searched == [1]
     whole, again = (
         (tmp_path / name / "stages/01-step/scorer.safetensors").read_bytes() for name in ("whole", "killed")
     )
@@ -200,10 +206,10 @@ def test_a_checkpoint_of_another_training_is_passed_by(tmp_path: Path, monkeypat
     session = session_of(run_dir=tmp_path)
     method(training(steps=2, checkpoint_every=1)).prune(session)
     seen: list[int] = []
-    loss = Training.loss
-    monkeypatch.setattr(Training, "loss", lambda self, number: seen.append(number) or loss(self, number))
+    loss = Objective.loss
+    monkeypatch.setattr(Objective, "loss", lambda self, number: seen.append(number) or loss(self, number))
     method(training(steps=2, checkpoint_every=1, learning_rate=0.5)).prune(session)
-    assert seen == [0, 1]
+    assert seen == [0, 1, 2, 3]
 
 
 def test_masks_are_sampled_in_half_of_the_layers_and_nothing_else_has_a_gradient(monkeypatch: pytest.MonkeyPatch):
@@ -211,12 +217,12 @@ def test_masks_are_sampled_in_half_of_the_layers_and_nothing_else_has_a_gradient
     rows = draw_sentences(method(training()), session, session.model)
     texts = [ScorerTexts(session.task, session.task.load("train", session.tokenizer))]
     scorer = fresh_scorer(torch.Generator().manual_seed(0)).train()
-    options = ScorerTraining(batch_size=8, scored=2)
-    run = Training(options, rows, scorer, texts, seed=0, length_normalised=False)
+    options = ScorerTraining(lessons=0, batch_size=8, scored=2)
+    run = Objective(options, rows, scorer, texts, seed=0, length_normalised=False)
     gates: list[dict[str, Tensor]] = []
-    masked = _scorer_training.masked
+    masked = _scorer_objective.masked
     monkeypatch.setattr(
-        _scorer_training, "masked", lambda model, groups, keep: gates.append(keep) or masked(model, groups, keep)
+        _scorer_objective, "masked", lambda model, groups, keep: gates.append(keep) or masked(model, groups, keep)
     )
     loss = run.loss(0)
     loss.backward()
@@ -226,6 +232,17 @@ def test_masks_are_sampled_in_half_of_the_layers_and_nothing_else_has_a_gradient
         assert all(set(gate.tolist()) <= {0.0, 1.0} and int(gate.sum()) == 2 for gate in keep.values())
     assert all(parameter.grad is not None for parameter in scorer.parameters())
     assert all(parameter.grad is None for parameter in session.model.parameters())
+
+
+def test_a_lesson_costs_how_far_every_score_is_from_the_head_s_place():
+    session = session_of()
+    rows = draw_sentences(method(training()), session, session.model)
+    texts = [ScorerTexts(session.task, session.task.load("train", session.tokenizer))]
+    scorer = fresh_scorer(torch.Generator().manual_seed(0)).eval()  # all its scores are 1: the middle
+    options = ScorerTraining(lessons=2, batch_size=8, scored=2)
+    places = {f"1.{group.name}": torch.tensor([0.5, 0.5, 0.9, 0.5]) for group in rows.groups}
+    run = Objective(options, rows, scorer, texts, seed=0, length_normalised=False, lessons=places)
+    assert float(run.loss(0).detach()) == pytest.approx(0.04, abs=1e-3)
 
 
 def test_rewinding_gives_the_weights_of_the_checkpoint_back_and_scores_those(tmp_path: Path, scorer_file: Path):
@@ -270,7 +287,8 @@ def test_a_scorer_of_another_family_is_used_with_a_warning(tmp_path: Path, caplo
     [
         ("no.bin", "no such file or directory"),
         (".", "expected a file, got a directory"),
-        ({"train": {"steps": 0}}, "greater than or equal to 1"),
+        ({"train": {"steps": -1}}, "greater than or equal to 0"),
+        ({"train": {"steps": 0, "lessons": 0}}, "expected lessons or steps above 0"),
         ({"train": {"batch_size": 7}}, "multiple of 2"),
         ({"train": {"batch_size": 4, "scored": 8}}, "expected scored of at most batch_size, 4; got 8"),
         ({"train": {"optimizer": "lamb"}}, "adam"),

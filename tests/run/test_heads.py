@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from compressor.model.outputs import raw_output
 from compressor.plugin import Registry
 from compressor.recipe.loader import load_recipe
 from compressor.recipe.plan import compile_plan
-from compressor.run.facts import facts_of
+from compressor.run.facts import facts_of, places
 from compressor.run.fingerprints import stage_fingerprints
 from compressor.run.load import open_session
 from compressor.testing import assert_onnx_equals_torch, tiny_batch
@@ -23,7 +24,7 @@ from compressor_plugins.methods._map_scorer import fresh_scorer
 from compressor_plugins.methods._scorer_files import load_scorer, save_scorer
 from tests.plugins.sessions import FAMILIES
 from tests.run.conftest import run_recipe
-from tests.toys import toy_recipe
+from tests.toys import toy_recipe, write_rows
 
 VERIFY = {"sequence": 16, "rounds": 3, "gates": {"macs": 0.95}}
 
@@ -79,8 +80,47 @@ def test_another_scorer_at_the_same_place_is_another_stage_and_refuses_a_replay(
     assert not set(stages) & set(made_anew)
 
 
+def test_a_scorer_s_own_texts_are_locked_by_their_content_wherever_they_lie(tmp_path: Path):
+    """Rows that no calibration draws, of files that the step alone names; of the recipe's task where it names none."""
+    (tmp_path / "own").mkdir()
+    files = {
+        split: str(write_rows(tmp_path / "own" / f"{split}.csv", 16, seed=seed))
+        for seed, split in enumerate(("train", "validation"), 5)
+    }
+    task = {"name": "text-classification", "max_length": 32, **files}
+    registry = Registry.load()
+
+    def known(tasks: list[dict[str, Any]]) -> Any:
+        prune = {"method": "smp", "scorer": {"train": {"steps": 2, "batch_size": 8, "tasks": tasks}}}
+        plan = compile_plan(load_recipe(toy_recipe(tmp_path, steps=steps(**prune))), registry)
+        session = open_session(plan, registry, tmp_path, torch.device("cpu"))
+        return plan, facts_of(session)["inputs"], stage_fingerprints(session, registry)
+
+    plan, inputs, stages = known([task])
+    assert known([task])[1:] == (inputs, stages)
+    assert set(places(plan)) == set(files.values())
+    write_rows(Path(files["train"]), 16, seed=9)
+    _, others, made_anew = known([task])
+    assert [name for name in inputs if inputs[name] != others[name]] == ["read_rows_sha256"]
+    assert not set(stages) & set(made_anew)
+    moved = shutil.move(files["train"], tmp_path / "moved.csv")
+    assert known([{**task, "train": str(moved)}])[1] == others
+    (default,) = known([])[1]["read_rows_sha256"]
+    (named,) = known(
+        [
+            {
+                "name": "text-classification",
+                "max_length": 32,
+                "train": str(tmp_path / "train.csv"),
+                "validation": files["validation"],
+            }
+        ]
+    )[1]["read_rows_sha256"]
+    assert default == named != others["read_rows_sha256"][0]
+
+
 def test_a_run_trains_a_scorer_and_leaves_it_beside_its_masks(tmp_path: Path):
-    training = {"train": {"steps": 2, "batch_size": 8}}
+    training = {"train": {"lessons": 2, "swaps": 2, "steps": 2, "batch_size": 8}}
     recipe = toy_recipe(tmp_path, steps=[prune(method="smp", scorer=training, target={"macs": 0.9})])
     run_recipe(recipe, tmp_path / "out")
     stage = tmp_path / "out/stages/01-prune"

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+import yaml
 from click.testing import CliRunner
 from onnx import numpy_helper
 
@@ -17,13 +18,14 @@ import compressor
 from compressor.cli import main
 from compressor.errors import InputError, RecipeError
 from compressor.model.runtime import SessionOptions, open_session
+from compressor.recipe.lock import read_lock
 from compressor.recipe.options import Verification
 from compressor.run import verification
 from compressor.run.again import bench_files, verify_again
 from compressor.run.pipeline import Finished
 from compressor.verify.evaluate import Quality
 from compressor.verify.statistics import Interval
-from compressor_plugins.quantizers import _int8, _onnxruntime
+from compressor_plugins.quantizers import _int8, _onnxruntime, int8
 from tests.run.conftest import run_recipe
 from tests.toys import toy_recipe
 
@@ -169,6 +171,28 @@ def answers_of_dense(place: Path) -> None:
         labels = model(input_ids=encoded["input_ids"], attention_mask=encoded["attention_mask"]).logits.argmax(1)
         with (place / name).open("w", newline="") as file:
             csv.writer(file).writerows([["text", "label"], *zip(texts, labels.tolist(), strict=True)])
+
+
+def test_what_auto_was_is_locked_and_a_replay_on_another_cpu_makes_the_same_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """The recipe itself is another one there, which a replay of it says, naming the option and the CPU."""
+    recipe = toy_recipe(tmp_path, steps=[{"export": {}}, {"quantize": {"method": "int8-dynamic"}}])
+    said: list[str] = []
+    monkeypatch.setattr(int8, "cpu_features", lambda: ["avx2"])
+    one = run_recipe(recipe, tmp_path / "one", announce=said.append)
+    path = one.directory / "recipe.lock.yaml"
+    lock = yaml.safe_load(path.read_text())
+    assert lock["recipe"]["steps"][1]["quantize"]["reduce_range"] is True
+    made = one.report["steps"][1]["metrics"]["artifacts"]
+    assert [made[name]["details"]["reduce_range"] for name in ("dense_int8", "model_int8")] == [True, True]
+    assert len([line for line in said if "weights in 7 bits (reduce_range: true)" in line]) == 1
+    monkeypatch.setattr(int8, "cpu_features", lambda: ["avx2", "avx512_vnni"])
+    again = run_recipe(path, tmp_path / "again", locked=read_lock(path))
+    assert again.reproduced
+    assert {"model.onnx", "model_int8.onnx"} <= again.report["replay"]["outputs"].keys()
+    with pytest.raises(InputError, match=r"recipe\.steps\.1\.quantize\.reduce_range: locked true, present false"):
+        run_recipe(recipe, tmp_path / "other", locked=read_lock(path))
 
 
 @pytest.mark.parametrize(

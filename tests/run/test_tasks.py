@@ -217,7 +217,7 @@ def test_gates_compare_a_metric_of_ones_own_and_the_report_has_both(tmp_path: Pa
     recipe = looked_up(tmp_path, "text-classification", names=("no", "yes"), verify=verify)
     finished = run_recipe(recipe, tmp_path / "out", registry=registry)
     quality = finished.report["quality"]
-    assert quality["metric"] == "cheap"
+    assert (quality["metric"], quality["metric_options"]) == ("cheap", {"price": 3.0})
     assert set(quality["dense"]) == {"accuracy", "macro_f1", "cheap"}
     assert quality["difference"]["value"] == pytest.approx(quality["compressed"]["cheap"] - quality["dense"]["cheap"])
     assert quality["dense"]["cheap"] != quality["dense"]["accuracy"]

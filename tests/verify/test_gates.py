@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 
@@ -8,6 +8,7 @@ from compressor.verify.evaluate import Quality
 from compressor.verify.gates import Limits, check_gates, failed
 from compressor.verify.latency import Against, LatencyRow
 from compressor.verify.statistics import Interval
+from compressor.verify.tables import gates_section
 
 
 def interval(value: float, half: float = 0.0) -> Interval:
@@ -37,12 +38,33 @@ def latency(ratio: Interval, *, control: float = 1.0, slow_fusion: bool = False)
     )
 
 
-@pytest.mark.parametrize(("drop", "verdict"), [(0.0, "pass"), (0.01, "pass"), (0.0101, "fail"), (-0.02, "pass")])
-def test_metric_drop_is_judged_by_the_observed_drop(drop: float, verdict: str):
-    (gate,) = check_gates(Limits(metric_drop=0.01), quality=quality(interval(-drop, 0.03)))
+@pytest.mark.parametrize(
+    ("drop", "half", "verdict"),
+    [
+        (0.0, 0.03, "inconclusive"),
+        (0.01, 0.0001, "inconclusive"),
+        (0.0, 0.009, "pass"),
+        (0.01, 0.0, "pass"),
+        (-0.02, 0.03, "pass"),
+        (-0.02, 0.031, "inconclusive"),
+        (0.0101, 0.03, "fail"),
+        (0.05, 0.03, "fail"),
+    ],
+)
+def test_metric_drop_fails_by_the_observed_drop_and_passes_by_its_interval(drop: float, half: float, verdict: str):
+    (gate,) = check_gates(Limits(metric_drop=0.01), quality=quality(interval(-drop, half)))
     assert gate.verdict == verdict
     assert gate.value == pytest.approx(drop)
-    assert (gate.lower, gate.upper) == pytest.approx((drop - 0.03, drop + 0.03))
+    assert (gate.lower, gate.upper) == pytest.approx((drop - half, drop + half))
+
+
+def test_a_drop_that_the_rows_are_too_few_to_be_sure_of_is_explained():
+    unsure, sure = (
+        check_gates(Limits(metric_drop=0.01), quality=quality(interval(0.0, half))) for half in (0.03, 0.003)
+    )
+    (note,) = gates_section([asdict(gate) for gate in unsure]).notes
+    assert "more validation rows" in note
+    assert gates_section([asdict(gate) for gate in sure]).notes == ()
 
 
 def test_a_drop_of_exactly_the_limit_passes_in_floating_point():
@@ -96,5 +118,7 @@ def test_a_limit_on_what_was_not_measured_is_refused():
 
 def test_only_a_failure_fails():
     noise = check_gates(Limits(latency=0.6), latency=[latency(interval(0.6, 0.1))])
+    noise += check_gates(Limits(metric_drop=0.01), quality=quality(interval(0.0, 0.03)))
+    assert [gate.verdict for gate in noise] == ["inconclusive"] * 2
     assert not failed(noise)
     assert failed([*noise, *check_gates(Limits(size=0.5), size=0.9)])

@@ -34,7 +34,7 @@ def test_the_front_is_what_nothing_else_dominates(models: list[tuple[Any, Any]],
     assert front([model(*one) for one in models]) == marks
 
 
-def report(kept: float, accuracy: float, ratio: float, **judged: str) -> dict[str, Any]:
+def report(kept: float, accuracy: float, ratio: float, **judged: Any) -> dict[str, Any]:
     other = {**latency("compressed", ratio), "sequence": 8}
     dense = 0.8775
     return {
@@ -47,6 +47,7 @@ def report(kept: float, accuracy: float, ratio: float, **judged: str) -> dict[st
         },
         "quality": {
             "metric": judged.get("metric", "accuracy"),
+            **{name: judged[name] for name in ("metric_options",) if name in judged},
             "rows_sha256": judged.get("rows", "a"),
             "dense": {"accuracy": dense, "f1": 0.1},
             "compressed": {"accuracy": accuracy, "f1": 0.2},
@@ -100,8 +101,8 @@ def test_a_baseline_that_is_faster_and_better_takes_a_point_off_the_front():
     assert [one["pareto"] for one in rows] == [False, True, True, False]
 
 
-@pytest.mark.parametrize("other", [{"rows": "c"}, {"weights": "c"}, {"metric": "f1"}])
-def test_points_that_were_not_compared_with_one_dense_model_have_no_front(other: dict[str, str]):
+@pytest.mark.parametrize("other", [{"rows": "c"}, {"weights": "c"}, {"metric": "f1"}, {"metric_options": {"of": 2}}])
+def test_points_that_were_not_compared_with_one_dense_model_have_no_front(other: dict[str, Any]):
     """Even where the dense figures are equal by chance, as all of them are for embeddings."""
     points = {
         "seed-0": ({"seed": 0}, report(0.8, 0.88, 0.85)),
@@ -150,6 +151,13 @@ def test_points_that_were_timed_on_different_machines_have_no_front():
 FAILED = failed_row(
     "macs-0.1", settings={"macs": 0.1}, error={"kind": "InputError", "message": "out\nof reach", "exit_code": 2}
 )
+
+
+def test_a_point_that_failed_has_every_figure_of_one_that_did_not_and_none_of_them_is_known():
+    done = family(POINTS)[-1]
+    assert {*FAILED} == {*done, "error"}
+    known = {"name": "macs-0.1", "settings": {"macs": 0.1}, "error": FAILED["error"], "latency": []}
+    assert {**dict.fromkeys(done), **known} == FAILED
 
 
 def test_a_point_that_failed_is_listed_with_its_reason():

@@ -16,6 +16,7 @@ import torch
 from compressor.errors import CompressorError, InputError
 from compressor.model import max_positions
 from compressor.model.artifact import Artifact
+from compressor_plugins.exporters._canonical import make_canonical
 from compressor_plugins.exporters._fused import ATTENTION, FusedSignature, check_attention, live_attention
 from compressor_plugins.exporters._parity import parity
 from compressor_plugins.exporters._signature import Signature, example_batch
@@ -135,6 +136,7 @@ def _standard_only(proto: onnx.ModelProto, *, besides: Collection[str] = ()) -> 
         raise CompressorError(f"the exported graph uses other than standard ONNX operators: {', '.join(names)}")
     _strip(proto)
     del proto.graph.value_info[:]  # quantizers that transpose weights stumble over it, and runtimes infer it anyway
+    make_canonical(proto.graph)
     standard = next(entry for entry in proto.opset_import if entry.domain in STANDARD).version
     del proto.opset_import[:]
     proto.opset_import.append(onnx.helper.make_opsetid("", standard))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -12,6 +12,7 @@ from torch import Tensor
 from compressor.errors import InputError
 from compressor.model.blocks import Blocks
 from compressor.model.masks import Masks
+from compressor.plugin import read_scores
 from compressor.prune import Schedule, partway, select_masks, sparsity_at
 from compressor_plugins.methods._one_shot import selection_of
 
@@ -53,7 +54,8 @@ class Pruner:
 
     def __init__(self, options: PrunerOptions, ground: Ground) -> None:
         self.options, self.ground = options, ground
-        self.criterion = options.criterion.start({name: tuple(one.shape) for name, one in ground.weights.items()})
+        self.shapes = {name: tuple(one.shape) for name, one in ground.weights.items()}
+        self.criterion = options.criterion.start(self.shapes)
         whole = {name: torch.ones(one.shape, dtype=torch.bool) for name, one in ground.weights.items()}
         held = {name: mask.cpu() for name, mask in ground.held.keep.items() if name in whole}
         self.held = self.masks = Masks(whole).merge(Masks(held))
@@ -119,7 +121,7 @@ class Pruner:
     def _scores(self) -> Scores:
         """Return the scores; below all others where an earlier step pruned. Weights that get no gradient have none."""
         found = {}
-        for name, scores in self.criterion.scores().items():
+        for name, scores in read_scores(self.options.criterion, self.criterion, self.shapes).items():
             found[name] = scores.masked_fill(~self.held.keep[name].to(scores.device), float(scores.min()) - 1.0)
         return {name: found[name] for name in self.ground.layouts if name in found}
 
@@ -144,7 +146,7 @@ class Pruner:
             "pattern": self.options.chosen_pattern.label,
             "criterion": self.options.criterion.name,
             "asked": self.final,
-            "removed": _count(~mask for mask in kept.values()),
+            "removed": sum(int((~mask).sum()) for mask in kept.values()),
             "of": sum(mask.numel() for mask in kept.values()),
             "ratio": self.masks.sparsity,
             "layers": {name.removesuffix(".weight"): 1 - float(mask.float().mean()) for name, mask in kept.items()},
@@ -154,7 +156,3 @@ class Pruner:
 
 def _below(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
-
-
-def _count(masks: Iterable[Tensor]) -> int:
-    return sum(int(mask.sum()) for mask in masks)

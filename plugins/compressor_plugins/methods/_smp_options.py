@@ -22,7 +22,7 @@ ScorerFile = Annotated[Path, AfterValidator(_is_scorer)]
 class ScorerTraining(BaseModel):
     """How a scorer is trained: to choose heads without which the relations of sentences in a batch stay the same.
 
-    As published: ``optimizer: sgd, learning_rate: 0.02, batch_size: 60, scored: 60,
+    As published: ``lessons: 0, optimizer: sgd, learning_rate: 0.02, batch_size: 60, scored: 60,
     draws: 1, accumulation: 8, decay: false, steps: 64000``, on
     seven tasks of GLUE.
     """
@@ -32,13 +32,19 @@ class ScorerTraining(BaseModel):
     tasks: tuple[Choice[Task], ...] = Field(
         default=(), description="Tasks whose train texts it sees, without their labels; default: the recipe's own."
     )
-    steps: int = Field(default=100, ge=1, description="Batches that it sees.")
+    lessons: int = Field(
+        default=800,
+        ge=0,
+        description="Batches from which it first learns the heads that one mask for all texts keeps; published: 0.",
+    )
+    swaps: int = Field(default=60, ge=0, description="Swaps of two heads that are tried to find that mask.")
+    steps: int = Field(default=100, ge=0, description="Batches that it sees after that, by the published objective.")
     batch_size: int = Field(default=16, ge=4, multiple_of=2, description="Sentences whose relations are kept.")
     scored: int = Field(default=2, ge=1, description="Of these, how many have their attention maps scored.")
     draws: int = Field(default=2, ge=1, description="Masks that are drawn and tried for a batch; published: 1.")
     accumulation: int = Field(default=1, ge=1, description="Batches per optimizer step.")
     optimizer: Literal["adam", "sgd"] = Field(default="adam", description="Adam, or (as published) plain SGD.")
-    learning_rate: float = Field(default=1e-3, gt=0, description="Of the optimizer, in the first step.")
+    learning_rate: float = Field(default=2e-3, gt=0, description="Of the optimizer, in the first step.")
     decay: bool = Field(
         default=True, description="Let the learning rate fall linearly to 0; published: the same in every step."
     )
@@ -46,6 +52,9 @@ class ScorerTraining(BaseModel):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
+        if not self.lessons + self.steps:
+            message = "expected lessons or steps above 0"
+            raise ValueError(message)
         if self.scored > self.batch_size:
             message = f"expected scored of at most batch_size, {self.batch_size}; got {self.scored}"
             raise ValueError(message)

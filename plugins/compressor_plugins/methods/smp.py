@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from compressor.model.masks import Scores
+    from compressor.plugin import Task
     from compressor.run.session import Session
     from compressor_plugins.methods._sentences import Sentences
 
@@ -56,6 +57,10 @@ class Smp(HeadPruning):
     def files(self) -> tuple[Path, ...]:
         """The scorer's, where one is named."""
         return (self.scorer,) if isinstance(self.scorer, Path) else ()
+
+    def read_whole(self, task: Task) -> tuple[Task, ...]:
+        """Return the tasks whose texts a scorer is trained on."""
+        return () if isinstance(self.scorer, Path) else self.scorer.train.tasks or (task,)
 
     def starting_model(self, session: Session) -> nn.Module:
         """Return the session's model, or the checkpoint that the run started from."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Collection, Iterator, Sequence
+import shutil
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -14,8 +15,8 @@ from compressor.errors import CompressorError
 from compressor.model.artifact import Artifact
 from compressor.model.runtime import open_session
 from compressor.plugin import QuantizationData
-from compressor_plugins.quantizers._layers import Layer, layers_of
-from compressor_plugins.quantizers._onnxruntime import Recipe, quantize_file
+from compressor_plugins.quantizers._layers import Products, products_of
+from compressor_plugins.quantizers._onnxruntime import Calibration, Recipe, quantize_file
 from compressor_plugins.quantizers._search import Search, keep_within
 
 
@@ -25,16 +26,18 @@ def quantized(artifact: Artifact, data: QuantizationData, path: Path, recipe: Re
     Raises:
         CompressorError: onnxruntime cannot quantise the file, or the result gives other than finite numbers.
     """
-    layers = layers_of(artifact.path)
+    products = products_of(artifact.path)
+    layers = products.layers
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as place:
-        work = _Work(artifact.path, layers, data, recipe, Path(place))
+    with _workplace(path.with_name(f".{path.name}.tmp")) as place:
+        work = _Work(artifact.path, products, data, recipe, place)
         search = Search(layers, work.write, work.error, partial(data.drop, samples=recipe.samples))
         found = search.all() if recipe.max_drop is None else keep_within(search, recipe.max_drop)
         details = {
             "layers": len(layers),
             "quantized": len(layers) - len(found.excluded),
             "kept_float32": list(found.excluded),
+            "reduce_range": recipe.reduce_range,
             **({"max_drop": recipe.max_drop, "drops": list(found.drops)} if found.drops else {}),
         }
         difference = work.difference(found.path)
@@ -49,20 +52,36 @@ def quantized(artifact: Artifact, data: QuantizationData, path: Path, recipe: Re
     )
 
 
+@contextmanager
+def _workplace(place: Path) -> Iterator[Path]:
+    """Make a directory that goes away; what a killed run left there goes first, so it has one name in every run."""
+    shutil.rmtree(place, ignore_errors=True)
+    place.mkdir()
+    try:
+        yield place
+    finally:
+        shutil.rmtree(place)
+
+
 @dataclass(frozen=True)
 class _Work:
     """Quantised files of one float32 file, in a directory that goes away."""
 
     source: Path
-    layers: Sequence[Layer]
+    products: Products
     data: QuantizationData
     recipe: Recipe
     place: Path
 
     def write(self, excluded: Collection[str]) -> Path:
-        """Write the file in which all layers but some are quantised."""
+        """Write the file in which all layers but some are quantised.
+
+        Of a static one, products of two activations stay too: QDQ around them costs more than it gives.
+        """
         path = self.place / "quantized.onnx"
-        quantize_file(self.source, path, self.recipe, self.data.batches, excluded=excluded)
+        calibration = Calibration(self.data.batches, self.place / "ranges.json")
+        names = [*excluded, *(self.products.others if self.recipe.static else ())]
+        quantize_file(self.source, path, self.recipe, calibration, excluded=names)
         return path
 
     def difference(self, path: Path) -> float:

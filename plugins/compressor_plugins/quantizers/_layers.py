@@ -25,8 +25,21 @@ class Layer:
     macs: int
 
 
-def layers_of(path: Path) -> tuple[Layer, ...]:
-    """Return the layers of a file in the order of its graph.
+@dataclass(frozen=True)
+class Products:
+    """The matrix products of a file, in the order of its graph.
+
+    Attributes:
+        layers: those with a stored weight.
+        others: names of those of two activations, as in attention.
+    """
+
+    layers: tuple[Layer, ...]
+    others: tuple[str, ...]
+
+
+def products_of(path: Path) -> Products:
+    """Read the products of a file.
 
     Raises:
         InputError: the file is no ONNX model, or has operators that make it a fused one.
@@ -39,8 +52,8 @@ def layers_of(path: Path) -> tuple[Layer, ...]:
             hint="quantise model.onnx, not model_ort.onnx: int8 around fused attention was measured slower",
         )
     sizes = {tensor.name: math.prod(tensor.dims) for tensor in graph.initializer}
-    return tuple(
-        Layer(node.name, node.input[1], sizes[node.input[1]])
-        for node in graph.node
-        if node.op_type in {"MatMul", "Gemm"} and node.input[1] in sizes
+    nodes = [node for node in graph.node if node.op_type in {"MatMul", "Gemm"}]
+    return Products(
+        tuple(Layer(node.name, node.input[1], sizes[node.input[1]]) for node in nodes if node.input[1] in sizes),
+        tuple(node.name for node in nodes if node.input[1] not in sizes),
     )

@@ -6,6 +6,7 @@ import contextlib
 import logging
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,9 @@ from onnxruntime.quantization import (
 )
 
 from compressor.errors import CompressorError
-from compressor_plugins.quantizers._layers import layers_of
 
+KEEPS_RANGES = "calibration_cache_path" in signature(quantize_static).parameters
+"""Whether onnxruntime writes the ranges of activations to a file, and reads them from there; earlier ones calibrate anew."""
 Batches = Callable[[], Iterator[Mapping[str, np.ndarray]]]
 
 
@@ -42,8 +44,21 @@ class Recipe:
     static: bool
 
 
+@dataclass(frozen=True)
+class Calibration:
+    """What activations of a file span, whatever part of it is quantised.
+
+    Attributes:
+        batches: gives the calibration batches anew.
+        ranges: where they are kept: written by the first call, read by the next ones, which run no batch.
+    """
+
+    batches: Batches
+    ranges: Path
+
+
 def quantize_file(
-    source: Path, path: Path, recipe: Recipe, batches: Batches, *, excluded: Collection[str] = ()
+    source: Path, path: Path, recipe: Recipe, calibration: Calibration, *, excluded: Collection[str] = ()
 ) -> None:
     """Write a file in which all layers but some are quantised.
 
@@ -51,8 +66,8 @@ def quantize_file(
         source: the float32 file.
         path: of the new one.
         recipe: how.
-        batches: gives the calibration batches anew.
-        excluded: names of the layers that stay float32.
+        calibration: of ``source``; a dynamic file needs none.
+        excluded: names of the products that stay float32.
 
     Raises:
         CompressorError: onnxruntime cannot quantise the file.
@@ -72,10 +87,11 @@ def quantize_file(
                 quantize_static(
                     str(source),
                     str(path),
-                    _Reader(batches()),
+                    _Reader(calibration.batches()),
                     quant_format=QuantFormat.QDQ,
                     activation_type=QuantType.QUInt8,
-                    nodes_to_exclude=[*excluded, *_without_weights(source)],
+                    nodes_to_exclude=list(excluded),
+                    **({"calibration_cache_path": calibration.ranges} if KEEPS_RANGES else {}),
                     **common,
                 )
     except (RuntimeError, ValueError) as error:
@@ -98,13 +114,6 @@ class _Reader(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime ships
 def _names(excluded: Collection[str]) -> list[str]:
     """Return the names by which the dynamic quantizer knows layers: it renames every Gemm before it looks who is excluded."""
     return [name for layer in excluded for name in (layer, f"{layer}_MatMul")]
-
-
-def _without_weights(path: Path) -> list[str]:
-    """Return the products of two activations (attention): QDQ around them costs more than it gives."""
-    known = {layer.name for layer in layers_of(path)}
-    graph = onnx.load(str(path), load_external_data=False).graph
-    return [node.name for node in graph.node if node.op_type in {"MatMul", "Gemm"} and node.name not in known]
 
 
 def _strip(path: Path) -> None:

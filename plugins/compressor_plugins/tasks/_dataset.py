@@ -1,19 +1,16 @@
-"""Rows of one's own as options of a task: two files, or a data set. Importing this module does not import torch."""
+"""A data set as an option of a task. Importing this module does not import torch."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Self, cast
+from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, field_validator, model_validator
 
 from compressor.plugin import Task
 from compressor.plugin.components import Split
-from compressor_plugins.paths import TableFile, missing
-
-if TYPE_CHECKING:
-    from datasets import Dataset
+from compressor_plugins.paths import missing
 
 
 class DatasetOptions(BaseModel):
@@ -105,35 +102,3 @@ class DatasetRows(Task):
         if self.dataset is None or commit is None:
             return self
         return self.model_copy(update={"dataset": self.dataset.at(str(commit))})
-
-
-class OwnRows(DatasetRows):
-    """A task on rows of the user's own."""
-
-    train: TableFile | None = Field(
-        default=None, description="File with calibration rows (csv, tsv, json, jsonl or parquet)."
-    )
-    validation: TableFile | None = Field(default=None, description="File with the rows the metric is computed on.")
-
-    @model_validator(mode="after")
-    def _one_source(self) -> Self:
-        files = (self.train is not None, self.validation is not None)
-        if any(files) if self.dataset is not None else not all(files):
-            message = "expected rows from the files 'train' and 'validation', or from 'dataset'"
-            raise ValueError(message)
-        return self
-
-    def read(self, split: Split) -> tuple[Dataset, str]:
-        """Return a split's rows as they are, and words that say where they come from.
-
-        Raises:
-            InputError: they cannot be read.
-            SetupError: the hub cannot be reached and has not been read before.
-        """
-        from compressor_plugins import tables
-        from compressor_plugins.tasks import _hub
-
-        if self.dataset is not None:
-            return _hub.read(self.dataset, split)
-        path = cast("Path", self.train if split == "train" else self.validation)
-        return tables.read_rows(path), str(path)

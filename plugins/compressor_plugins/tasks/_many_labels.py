@@ -9,40 +9,6 @@ import numpy as np
 from torch import Tensor
 from torch.nn import functional
 
-from compressor.errors import InputError
-from compressor_plugins.tasks._classes import Classes
-
-
-def indicators(values: Sequence[Any], classes: Classes, *, separator: str) -> list[list[float]]:
-    """Return 1.0 for the classes of every row and 0.0 for the others, shape (n, C).
-
-    Args:
-        values: of every row: a list of names or ids, a text of them, or one id.
-        classes: of the column.
-        separator: between the classes of a text.
-
-    Raises:
-        InputError: a class is unknown, or nobody tells how many there are.
-    """
-    count = len(classes.by_id)
-    if count == 0:
-        raise InputError(
-            f"{classes.source}: the checkpoint does not name its classes",
-            hint="list the class names in the order of the checkpoint's ids in the task's option 'labels'",
-        )
-    rows: list[list[float]] = []
-    for value in values:
-        named = _listed(value, separator)
-        ids = set(classes.ids(named)) if named else set()
-        rows.append([float(number in ids) for number in range(count)])
-    return rows
-
-
-def _listed(value: Any, separator: str) -> list[Any]:
-    if isinstance(value, str):
-        return [part.strip() for part in value.split(separator) if part.strip()]
-    return value if isinstance(value, list) else [value]
-
 
 def sample_losses(z: Tensor, labels: Tensor) -> Tensor:
     """Return the mean binary cross entropy of every row, shape (B,), of z and labels (B, C)."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
 
+from compressor.plugin.components import Split
 from compressor_plugins.tasks._classification import ClassificationTask
-from compressor_plugins.tasks._dataset import OwnRows
+from compressor_plugins.tasks._own_rows import OwnRows
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -20,6 +22,9 @@ SECOND = ("text_pair", "text2", "text_b", "sentence2", "question2", "hypothesis"
 class OwnTexts(ClassificationTask, OwnRows):
     """Texts or pairs of texts, from files or a data set."""
 
+    label_option: ClassVar[str] = "label"
+    counted: ClassVar[bool] = True
+
     text: str = Field(default="text", description="Column of the text.")
     text_pair: str | None = Field(default=None, description="Column of the second text of a pair.")
 
@@ -27,6 +32,12 @@ class OwnTexts(ClassificationTask, OwnRows):
     def pairs(self) -> bool:
         """Whether a second column of texts is named."""
         return self.text_pair is not None
+
+    def columns(self, split: Split) -> Mapping[str, str]:
+        """Return the columns of texts, and of labels."""
+        del split
+        second = {"text_pair": self.text_pair} if self.text_pair else {}
+        return {"text": self.text, **second, self.label_option: getattr(self, self.label_option)}
 
     def texts(self, rows: Dataset, source: str) -> list[list[str]]:
         """Return the texts, and the second ones of pairs.

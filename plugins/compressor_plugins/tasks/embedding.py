@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from compressor.errors import InputError
-from compressor.plugin import hookimpl
+from compressor.plugin import Glance, hookimpl
 from compressor.plugin.components import Head, Split
 from compressor_plugins.paths import TextFile
 from compressor_plugins.tasks._dataset import DatasetRows
@@ -88,6 +88,14 @@ class Embedding(DatasetRows):
                 hint="give a larger file, or one of its own in task.validation",
             )
         return _files.tokenise(texts, tokenizer=tokenizer, max_length=self.max_length)
+
+    def glance(self, split: Split, *, label2id: Mapping[str, int] | None = None) -> Glance:  # noqa: ARG002 - no labels
+        """Return what is wrong with a split's file; a data set is not looked at."""
+        from compressor_plugins.tasks import _glance
+
+        path = (split == "validation" and self.validation) or self.train
+        wanted = _glance.Wanted([("text", self.text)], counted=False)
+        return _glance.look(path, wanted, option=split if self.validation else "train") if path else Glance()
 
     def _texts(self, split: Split) -> list[str]:
         from compressor_plugins.tasks import _files, _hub

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
 from compressor.errors import InputError
-from compressor.plugin import hookimpl
+from compressor.plugin import Glance, hookimpl
 from compressor.plugin.components import Split
 from compressor_plugins.paths import ExistingDirectory
 from compressor_plugins.tasks._classification import ClassificationTask
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from compressor.plugin import Component
+    from compressor_plugins.tasks._split_files import Published
 
 Name = Literal["cola", "mnli", "mrpc", "qnli", "qqp", "rte", "sst2", "stsb", "wnli"]
 
@@ -91,6 +92,30 @@ class Glue(ClassificationTask):
         """Whether the subset's samples are pairs of sentences."""
         return len(SUBSETS[self.subset].texts) > 1
 
+    def _published(self, split: Split) -> tuple[Published, str]:
+        """Return the data set, and what a split is called in it."""
+        from compressor_plugins.tasks import _split_files
+
+        data = _split_files.Published(f"GLUE's {self.subset}", "nyu-mll/glue", self.subset)
+        stem = self.train_split if split == "train" else self.validation_split or SUBSETS[self.subset].validation
+        return data, stem
+
+    def glance(self, split: Split, *, label2id: Mapping[str, int] | None = None) -> Glance:
+        """Return what is wrong with a split's file in ``path``; the hub is not asked."""
+        from compressor_plugins.tasks import _glance, _labels
+
+        subset = SUBSETS[self.subset]
+
+        def judge(values: list[Any], source: str) -> None:
+            if subset.labels:
+                _labels.class_ids(values, names=subset.labels, label2id=label2id, source=source)
+            else:
+                _labels.scores(values, low=0.0, high=5.0, source=source)
+
+        data, stem = self._published(split)
+        wanted = _glance.Wanted([("path", name) for name in (*subset.texts, "label")], "label", judge)
+        return _glance.look_in(self.path, data, (stem, f"{split}_split"), wanted)
+
     def load(
         self, split: Split, tokenizer: PreTrainedTokenizerBase, *, label2id: Mapping[str, int] | None = None
     ) -> Dataset:
@@ -103,8 +128,7 @@ class Glue(ClassificationTask):
         from compressor_plugins.tasks import _files, _labels, _splits
 
         subset = SUBSETS[self.subset]
-        stem = self.train_split if split == "train" else self.validation_split or subset.validation
-        data = _splits.Published(f"GLUE's {self.subset}", "nyu-mll/glue", self.subset)
+        data, stem = self._published(split)
         rows, source = _splits.read(data, stem, path=self.path, revision=self.revision, option=f"{split}_split")
         labels = _files.column(rows, "label", source=source, option="path")
         if subset.labels:

@@ -9,6 +9,7 @@ from pydantic import Field
 
 from compressor.plugin import hookimpl
 from compressor.plugin.components import ProblemType, Split
+from compressor_plugins.tasks._named_classes import NamedClasses
 from compressor_plugins.tasks._own_texts import OwnTexts
 
 if TYPE_CHECKING:
@@ -18,9 +19,10 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from compressor.plugin import Component
+    from compressor_plugins.tasks._classes import Classes
 
 
-class MultiLabelClassification(OwnTexts):
+class MultiLabelClassification(NamedClasses, OwnTexts):
     """Texts or pairs of texts with any number of classes each, from files or a data set.
 
     Every output is a class's own yes or no (Tsoumakas and Katakis 2007, https://doi.org/10.4018/jdwm.2007070101): losses
@@ -36,7 +38,7 @@ class MultiLabelClassification(OwnTexts):
     )
     separator: str = Field(default=",", min_length=1, description="What is between the classes in a text.")
     labels: tuple[str, ...] | None = Field(
-        default=None, min_length=1, description="Class names, in the order of the checkpoint's ids."
+        default=None, min_length=1, description=NamedClasses.model_fields["labels"].description
     )
     threshold: float = Field(default=0.5, gt=0, lt=1, description="Probability above which a class is predicted.")
 
@@ -50,11 +52,6 @@ class MultiLabelClassification(OwnTexts):
         """F1 over all classes of all rows."""
         return "micro_f1"
 
-    @property
-    def num_labels(self) -> int | None:
-        """Number of classes, when ``labels`` names them."""
-        return len(self.labels) if self.labels else None
-
     def load(
         self, split: Split, tokenizer: PreTrainedTokenizerBase, *, label2id: Mapping[str, int] | None = None
     ) -> Dataset:
@@ -64,14 +61,20 @@ class MultiLabelClassification(OwnTexts):
             InputError: the rows cannot be read, a column is absent, a label is unknown, or nobody tells the classes.
             SetupError: the hub cannot be reached and has not been read before.
         """
-        from compressor_plugins.tasks import _classes, _files, _many_labels
+        from compressor_plugins.tasks import _classes, _files
 
         rows, source = self.read(split)
         texts = self.texts(rows, source)
         values = _files.column(rows, self.label, source=source, option="label")
-        classes = _classes.Classes.of_column(rows, self.label, chosen=self.labels, label2id=label2id, source=source)
-        labels = _many_labels.indicators(values, classes, separator=self.separator)
+        classes = self.classes(rows, self.label, label2id=label2id, source=source)
+        labels = _classes.indicators(values, classes, separator=self.separator)
         return _files.tokenise(*texts, labels=labels, tokenizer=tokenizer, max_length=self.max_length)
+
+    def judge(self, values: Sequence[Any], classes: Classes) -> None:
+        """Check lists of classes, or texts of them."""
+        from compressor_plugins.tasks import _classes
+
+        _classes.indicators(values, classes, separator=self.separator)
 
     def sample_losses(self, z: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
         """Return the mean binary cross entropy of a row's classes, shape (B,)."""

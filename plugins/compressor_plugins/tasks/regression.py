@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, ClassVar
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from compressor.plugin import Component
+    from compressor_plugins.tasks._classes import Classes
 
 
 class Regression(OwnTexts):
@@ -60,6 +61,12 @@ class Regression(OwnTexts):
         values = _files.column(rows, self.label, source=source, option="label")
         labels = _labels.scores(values, low=-math.inf, high=math.inf, source=source)
         return _files.tokenise(*texts, labels=labels, tokenizer=tokenizer, max_length=self.max_length)
+
+    def judge(self, values: Sequence[Any], classes: Classes) -> None:
+        """Check numbers."""
+        from compressor_plugins.tasks import _labels
+
+        _labels.scores(values, low=-math.inf, high=math.inf, source=classes.source)
 
 
 @hookimpl

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from compressor.plugin import hookimpl
 from compressor.plugin.components import Head, Split
-from compressor_plugins.tasks._dataset import OwnRows
+from compressor_plugins.tasks._own_rows import OwnRows
 
 if TYPE_CHECKING:
     import numpy as np
@@ -52,6 +52,12 @@ class Reranking(OwnRows):
     def pairs(self) -> bool:
         """A query and a document."""
         return True
+
+    def columns(self, split: Split) -> Mapping[str, str]:
+        """Return those of the query, its documents and, where the metric needs them, the judgements."""
+        judged = split == "validation" and self.gated in {"ndcg", "mrr"}
+        relevance = {"relevance": self.relevance} if judged else {}
+        return {"query": self.query, "documents": self.documents, **relevance}
 
     def load(
         self, split: Split, tokenizer: PreTrainedTokenizerBase, *, label2id: Mapping[str, int] | None = None

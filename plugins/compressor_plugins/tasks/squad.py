@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
-from compressor.plugin import Task, hookimpl
+from compressor.plugin import Glance, Task, hookimpl
 from compressor.plugin.components import Head, Split
 from compressor_plugins.paths import ExistingDirectory
+from compressor_plugins.tasks._split_files import SQUAD
 
 if TYPE_CHECKING:
     import numpy as np
@@ -18,8 +19,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from compressor.plugin import Component
-
-HUB = {"1.1": "rajpurkar/squad", "2.0": "rajpurkar/squad_v2"}
 
 
 class Squad(Task):
@@ -75,6 +74,15 @@ class Squad(Task):
         """A question and its context."""
         return True
 
+    def glance(self, split: Split, *, label2id: Mapping[str, int] | None = None) -> Glance:  # noqa: ARG002 - no classes
+        """Return what is wrong with a split's file in ``path``; the hub is not asked."""
+        from compressor_plugins.tasks import _glance
+
+        wanted = _glance.Wanted([("path", name) for name in ("question", "context", "answers")], counted=False)
+        return _glance.look_in(
+            self.path, SQUAD[self.version], (getattr(self, f"{split}_split"), f"{split}_split"), wanted
+        )
+
     def load(
         self,
         split: Split,
@@ -90,9 +98,8 @@ class Squad(Task):
         """
         from compressor_plugins.tasks import _splits, _squad
 
-        data = _splits.Published(f"SQuAD {self.version}", HUB[self.version])
-        stem = self.train_split if split == "train" else self.validation_split
-        rows, source = _splits.read(data, stem, path=self.path, revision=self.revision, option=f"{split}_split")
+        data, stem, option = SQUAD[self.version], getattr(self, f"{split}_split"), f"{split}_split"
+        rows, source = _splits.read(data, stem, path=self.path, revision=self.revision, option=option)
         questions = _squad.questions(rows, source=source, unanswerable=self.version == "2.0")
         return _squad.windows(questions, self, tokenizer, source=source, scored=split == "validation")
 
@@ -138,11 +145,8 @@ class Squad(Task):
         """Return of every question the answer (``predictions``), ``f1``, ``exact_match`` and ``correct``, each (m,)."""
         from compressor_plugins.tasks import _answers
 
-        unanswerable = self.version == "2.0"
-        search = _answers.Search(
-            self.n_best, self.max_answer_length, self.null_score_threshold if unanswerable else None
-        )
-        return _answers.table(outputs, samples, search)
+        threshold = self.null_score_threshold if self.version == "2.0" else None
+        return _answers.table(outputs, samples, _answers.Search(self.n_best, self.max_answer_length, threshold))
 
     def metrics(self, rows: Mapping[str, np.ndarray]) -> dict[str, float]:
         """Return the means of ``f1`` and ``exact_match``, fractions of 1."""

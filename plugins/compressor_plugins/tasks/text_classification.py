@@ -9,6 +9,7 @@ from pydantic import Field
 
 from compressor.plugin import hookimpl
 from compressor.plugin.components import Split
+from compressor_plugins.tasks._named_classes import NamedClasses
 from compressor_plugins.tasks._own_texts import OwnTexts
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from compressor.plugin import Component
 
 
-class TextClassification(OwnTexts):
+class TextClassification(NamedClasses, OwnTexts):
     """Texts or pairs of texts with one class each, from csv, tsv, json, jsonl or parquet files or a data set.
 
     Labels are the checkpoint's class ids, or its class names (``label2id`` in its config). Where the checkpoint calls
@@ -28,19 +29,11 @@ class TextClassification(OwnTexts):
     name: ClassVar[str] = "text-classification"
 
     label: str = Field(default="label", description="Column of the class id or class name.")
-    labels: tuple[str, ...] | None = Field(
-        default=None, min_length=2, description="Class names, in the order of the checkpoint's ids."
-    )
 
     @property
     def metric_names(self) -> tuple[str, ...]:
         """Accuracy, which gates compare, and the mean F1 of the classes."""
         return ("accuracy", "macro_f1")
-
-    @property
-    def num_labels(self) -> int | None:
-        """Number of classes, when ``labels`` names them."""
-        return len(self.labels) if self.labels else None
 
     def load(
         self, split: Split, tokenizer: PreTrainedTokenizerBase, *, label2id: Mapping[str, int] | None = None
@@ -51,12 +44,12 @@ class TextClassification(OwnTexts):
             InputError: the rows cannot be read, a column is absent, or a label is unknown; says what was found.
             SetupError: the hub cannot be reached and has not been read before.
         """
-        from compressor_plugins.tasks import _classes, _files
+        from compressor_plugins.tasks import _files
 
         rows, source = self.read(split)
         texts = self.texts(rows, source)
         values = _files.column(rows, self.label, source=source, option="label")
-        classes = _classes.Classes.of_column(rows, self.label, chosen=self.labels, label2id=label2id, source=source)
+        classes = self.classes(rows, self.label, label2id=label2id, source=source)
         return _files.tokenise(*texts, labels=classes.ids(values), tokenizer=tokenizer, max_length=self.max_length)
 
 

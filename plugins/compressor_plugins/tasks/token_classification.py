@@ -11,7 +11,8 @@ from pydantic import Field
 from compressor.plugin import hookimpl
 from compressor.plugin.components import Head, Split
 from compressor_plugins.paths import TAGGED, TaggedFile
-from compressor_plugins.tasks._dataset import OwnRows
+from compressor_plugins.tasks._named_classes import NamedClasses
+from compressor_plugins.tasks._own_rows import OwnRows
 
 if TYPE_CHECKING:
     import numpy as np
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from compressor.plugin import Component
 
 
-class TokenClassification(OwnRows):
+class TokenClassification(NamedClasses, OwnRows):
     """Tagged words, from files or a data set (IOB2 tags: Tjong Kim Sang and Veenstra 1999, https://arxiv.org/abs/cs/9907006).
 
     A word's first sub-word carries its tag; the others and padding count nowhere. Metrics: ``f1`` of entities, which
@@ -35,6 +36,7 @@ class TokenClassification(OwnRows):
 
     name: ClassVar[str] = "token-classification"
     head: ClassVar[Head] = "token-classification"
+    label_option: ClassVar[str] = "tags"
 
     train: TaggedFile | None = Field(
         default=None,
@@ -44,9 +46,6 @@ class TokenClassification(OwnRows):
     validation: TaggedFile | None = Field(default=None, description="File with the rows the metric is computed on.")
     tokens: str = Field(default="tokens", description="Column of the lists of words.")
     tags: str = Field(default="tags", description="Column of the lists of tags: names, or the checkpoint's ids.")
-    labels: tuple[str, ...] | None = Field(
-        default=None, min_length=2, description="Tags, in the order of the checkpoint's ids."
-    )
     entities: bool = Field(
         default=True, description="Tags are those of entities (O, B-PER, I-PER); false: any, such as parts of speech."
     )
@@ -56,10 +55,9 @@ class TokenClassification(OwnRows):
         """F1 of entities, or accuracy of words."""
         return "f1" if self.entities else "accuracy"
 
-    @property
-    def num_labels(self) -> int | None:
-        """Number of tags, when ``labels`` names them."""
-        return len(self.labels) if self.labels else None
+    def columns(self, split: Split) -> Mapping[str, str]:  # noqa: ARG002 - the same of both
+        """Return those of words and tags."""
+        return {"tokens": self.tokens, "tags": self.tags}
 
     def read(self, split: Split) -> tuple[Dataset, str]:
         """Return a split's rows; raises what ``OwnRows.read`` does."""
@@ -79,11 +77,11 @@ class TokenClassification(OwnRows):
             InputError: they cannot be read, a column is absent, a tag is unknown, or the tokenizer does not serve.
             SetupError: the hub cannot be reached and has not been read before.
         """
-        from compressor_plugins.tasks import _classes, _tagged
+        from compressor_plugins.tasks import _tagged
 
         rows, source = self.read(split)
         words, tags = _tagged.words_and_tags(rows, (self.tokens, self.tags), source=source)
-        classes = _classes.Classes.of_column(rows, self.tags, chosen=self.labels, label2id=label2id, source=source)
+        classes = self.classes(rows, self.tags, label2id=label2id, source=source)
         ids = iter(classes.ids(list(chain.from_iterable(tags))))
         labels = [[next(ids) for _ in row] for row in tags]
         if self.entities:
