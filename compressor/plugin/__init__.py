@@ -19,8 +19,9 @@ from compressor.plugin.components import (
 from compressor.plugin.criterion import read_scores
 from compressor.plugin.glance import Glance
 from compressor.plugin.hookspecs import hookimpl
+from compressor.plugin.provider import Provider
 from compressor.plugin.quantization import QuantizationData
-from compressor.plugin.registry import PluginFailure, Provider, Registry
+from compressor.plugin.registry import PluginFailure, Registry
 from compressor.plugin.running import RunningScores
 from compressor.plugin.target import Target
 from compressor.plugin.training import Training

@@ -17,18 +17,7 @@ from pydantic.errors import PydanticInvalidForJsonSchema
 from compressor.errors import InputError, PluginError, did_you_mean
 from compressor.plugin import hookspecs
 from compressor.plugin.components import Component
-
-
-@dataclass(frozen=True)
-class Provider:
-    """Who a plugin comes from: a distribution, its version, and the module inside it."""
-
-    distribution: str
-    version: str
-    module: str
-
-    def __str__(self) -> str:
-        return f"{' '.join(filter(None, (self.distribution, self.version)))} ({self.module})"
+from compressor.plugin.provider import Provider
 
 
 @dataclass(frozen=True)
@@ -103,11 +92,7 @@ class Registry:
         return registry
 
     def _load(self, point: EntryPoint, *, strict: bool) -> None:
-        provider = Provider(
-            distribution=point.dist.name if point.dist else "(no distribution)",
-            version=point.dist.version if point.dist else "",
-            module=point.value,
-        )
+        provider = Provider.of(point)
         try:
             components = self._hook_up(point.load(), f"{provider.distribution}:{point.name}", provider)
         except (Exception, SystemExit) as error:  # a stranger's module can raise anything; it is reported

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import re
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -45,7 +46,9 @@ def versions() -> dict[str, str]:
     return {name: found for name in PACKAGES if (found := _version(name))}
 
 
+@cache
 def _version(name: str) -> str | None:
+    """Return what is installed; reading all metadata takes longer than the rest of an environment, and stays the same."""
     try:
         return version(name)
     except PackageNotFoundError:

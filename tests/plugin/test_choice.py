@@ -7,8 +7,7 @@ import pytest
 from pydantic import ValidationError
 
 from compressor.errors import PluginError
-from compressor.plugin import Registry, Target
-from compressor.plugin.registry import PluginFailure, Provider
+from compressor.plugin import PluginFailure, Provider, Registry, Target
 from tests.plugin import toy_plugin
 from tests.plugin.toy_plugin import Magnitude, Taylor, ToyMethod
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from importlib.metadata import EntryPoint, distributions
+from importlib.metadata import Distribution, EntryPoint, distributions
 from pathlib import Path
 from types import ModuleType
 from typing import Any, ClassVar
@@ -57,6 +57,15 @@ def test_components_are_found_through_entry_points_with_their_provider(tmp_path:
     assert registry.names("criterion") == ("extent", "sailor")
     assert str(registry.provider("method", "toy")) == "toy-distribution 2.5 (tests.plugin.toy_plugin)"
     assert {kind for kind, *_ in registry.components()} == {"criterion", "exporter", "method", "task"}
+
+
+def test_metadata_is_not_parsed_for_every_plugin_of_a_distribution(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    install(tmp_path, "many", {f"absent{number}": f"absent{number}" for number in range(5)}, version="1.5")
+    found, parsed, metadata = points(tmp_path), [], vars(Distribution)["metadata"]
+    monkeypatch.setattr(Distribution, "metadata", property(lambda one: parsed.append(one) or metadata.fget(one)))
+    failures = Registry.load(found).failures
+    assert [str(failure.provider) for failure in failures] == [f"many 1.5 (absent{number})" for number in range(5)]
+    assert len(parsed) == 2  # for the name, and for the version
 
 
 def test_two_providers_of_one_name_are_an_error_that_names_both(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -156,8 +156,9 @@ class Forgetful(Bert):
         return tuple(replace(group, producers=group.producers[:2]) for group in super().groups(model))
 
 
-def test_conformance_finds_a_wrong_table() -> None:
-    with pytest.raises((AssertionError, RuntimeError)):
+def test_conformance_finds_a_wrong_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("compressor.testing.declarations.heavy_imports", lambda _: ())  # those of this module
+    with pytest.raises(RuntimeError, match="size"):
         assert_family_conforms(Forgetful(), "bert")
 
 

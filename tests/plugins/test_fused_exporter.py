@@ -36,6 +36,7 @@ from compressor_plugins.exporters.onnx import OnnxExporter
 from compressor_plugins.families.bert import Bert
 from compressor_plugins.families.distilbert import DistilBert
 
+pytestmark = pytest.mark.usefixtures("own_graphs")
 CLASSIFIER: Head = "sequence-classification"
 ANSWERS: Head = "question-answering"
 ENCODER: Head = "feature-extraction"
@@ -186,7 +187,6 @@ def test_the_artifact_describes_a_file_of_two_domains(exported: Artifact) -> Non
         assert [dim.dim_param for dim in put.type.tensor_type.shape.dim] == ["batch", "sequence"]
 
 
-@pytest.mark.usefixtures("own_graphs")
 def test_the_file_has_the_same_bytes_twice_and_tells_nothing_about_the_machine(
     exported: Artifact, bert: nn.Module, tmp_path: Path
 ) -> None:

@@ -28,6 +28,7 @@ from compressor_plugins.families.distilbert import DistilBert
 from compressor_plugins.families.modernbert import ModernBert
 from compressor_plugins.families.mpnet import MPNet
 
+pytestmark = pytest.mark.usefixtures("own_graphs")
 SEGMENTS = ("input_ids", "attention_mask", "token_type_ids")
 PLAIN = SEGMENTS[:2]
 FAMILIES: tuple[ModelFamily, ...] = (Bert(), DistilBert(), DebertaV2(), ModernBert(), MPNet())
@@ -138,7 +139,6 @@ def test_removed_units_are_not_in_the_file(exported: Artifact, bert: nn.Module) 
     assert in_torch < dense - 5000
 
 
-@pytest.mark.usefixtures("own_graphs")
 def test_a_training_model_on_another_path_gives_the_same_bytes_and_stays_in_training(
     exported: Artifact, bert: nn.Module, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -6,8 +6,7 @@ from typing import Any
 import pytest
 
 from compressor.errors import InputError, PluginError, RecipeError
-from compressor.plugin import Registry
-from compressor.plugin.registry import PluginFailure, Provider
+from compressor.plugin import PluginFailure, Provider, Registry
 from compressor.recipe.loader import load_recipe
 from compressor.recipe.plan import compile_plan
 from tests.plugin import toy_plugin

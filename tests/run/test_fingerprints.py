@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from compressor.plugin import Registry
-from compressor.plugin.registry import Provider
+from compressor.plugin.provider import Provider
 from compressor.recipe.loader import load_recipe
 from compressor.recipe.plan import Plan, compile_plan
 from compressor.run import fingerprints

@@ -29,8 +29,12 @@ from tests.toys import toy_recipe, write_rows
 VERIFY = {"sequence": 16, "rounds": 3, "gates": {"macs": 0.95}}
 
 
+def prune(**options: Any) -> dict[str, Any]:
+    return {"prune": {"target": {"heads": 0.5}, **options}}
+
+
 def steps(**options: Any) -> list[dict[str, Any]]:
-    return [{"prune": {"target": {"heads": 0.5}, **options}}, {"export": {"format": "onnx"}}, {"verify": VERIFY}]
+    return [prune(**options), {"export": {"format": "onnx"}}, {"verify": VERIFY}]
 
 
 def scorer_at(path: Path) -> str:
@@ -40,8 +44,8 @@ def scorer_at(path: Path) -> str:
 
 @pytest.mark.parametrize("model_type", FAMILIES)
 def test_masked_equals_removed_equals_onnx(model_type: str, tmp_path: Path):
-    prune = {"method": "smp", "scorer": scorer_at(tmp_path / "scorer.safetensors")}
-    recipe = toy_recipe(tmp_path, model_type=model_type, steps=steps(**prune))
+    method = {"method": "smp", "scorer": scorer_at(tmp_path / "scorer.safetensors")}
+    recipe = toy_recipe(tmp_path, model_type=model_type, steps=steps(**method))
     report = run_recipe(recipe, tmp_path / "out").report
     model: Any = compressor.load(tmp_path / "out")
     family = FAMILIES[model_type]
@@ -117,23 +121,23 @@ def test_a_scorer_s_own_texts_are_locked_by_their_content_wherever_they_lie(tmp_
 
 def test_a_run_trains_a_scorer_and_leaves_it_beside_its_masks(tmp_path: Path):
     training = {"train": {"lessons": 2, "swaps": 2, "steps": 2, "batch_size": 8}}
-    recipe = toy_recipe(tmp_path, steps=steps(method="smp", scorer=training, target={"macs": 0.9}))
+    recipe = toy_recipe(tmp_path, steps=[prune(method="smp", scorer=training, target={"macs": 0.9})])
     run_recipe(recipe, tmp_path / "out")
     stage = tmp_path / "out/stages/01-prune"
     scorer, provenance = load_scorer(stage / "scorer.safetensors")
     assert provenance["tasks"][0]["name"] == "text-classification"
     assert not (stage / "checkpoints").exists()
     (tmp_path / "again").mkdir()
-    again = toy_recipe(tmp_path / "again", steps=steps(method="smp", scorer=str(stage / "scorer.safetensors")))
+    again = toy_recipe(tmp_path / "again", steps=[prune(method="smp", scorer=str(stage / "scorer.safetensors"))])
     report = run_recipe(again, tmp_path / "again/out").report
     assert report["steps"][0]["metrics"]["heads_kept"] == [2, 2, 2]
     assert not scorer.training
 
 
 def test_heads_are_removed_by_a_criterion_and_the_model_recovers(tmp_path: Path):
-    prune, *rest = steps(method="heads", criterion="relation", least_heads=0, target={"params": 0.75})
+    first, *rest = steps(method="heads", criterion="relation", least_heads=0, target={"params": 0.75})
     train = {"train": {"max_steps": 2, "batch_size": 8}}
-    report = run_recipe(toy_recipe(tmp_path, steps=[prune, train, *rest]), tmp_path / "out").report
+    report = run_recipe(toy_recipe(tmp_path, steps=[first, train, *rest]), tmp_path / "out").report
     kept = report["steps"][0]["metrics"]["heads_kept"]
     assert 0 < sum(kept) < 12
     model = compressor.load(tmp_path / "out")

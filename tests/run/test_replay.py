@@ -19,7 +19,7 @@ from datasets import Dataset
 
 from compressor.errors import CompressorError, InputError, SetupError
 from compressor.plugin import Registry
-from compressor.plugin.registry import Provider
+from compressor.plugin.provider import Provider
 from compressor.recipe.loader import load_recipe
 from compressor.recipe.lock import read_lock
 from compressor.recipe.plan import compile_plan

@@ -155,12 +155,13 @@ def test_what_is_left_is_a_plain_checkpoint(trimmed: Finished):
     source = trimmed.directory.parent / "checkpoint"
     plain = AutoModelForSequenceClassification.from_pretrained(trimmed.directory).eval()
     whole = AutoModelForSequenceClassification.from_pretrained(source).eval()
+    loaded = compressor.load(trimmed.directory)
     old, new = (AutoTokenizer.from_pretrained(place) for place in (source, trimmed.directory))
     for text in texts:
         batch = new([text], return_tensors="pt")
         with torch.no_grad():
             found = raw_output(plain, batch)
-            assert torch.equal(found, raw_output(compressor.load(trimmed.directory), batch))
+            assert torch.equal(found, raw_output(loaded, batch))
             if set(text.split()) <= set(SEEN):
                 assert torch.equal(found, raw_output(whole, old([text], return_tensors="pt")))
     lines = (trimmed.directory / "vocab.txt").read_text().splitlines()
