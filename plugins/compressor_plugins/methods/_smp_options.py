@@ -33,12 +33,12 @@ class ScorerTraining(BaseModel):
         default=(), description="Tasks whose train texts it sees, without their labels; default: the recipe's own."
     )
     lessons: int = Field(
-        default=800,
+        default=1500,
         ge=0,
         description="Batches from which it first learns the heads that one mask for all texts keeps; published: 0.",
     )
     swaps: int = Field(default=60, ge=0, description="Swaps of two heads that are tried to find that mask.")
-    steps: int = Field(default=100, ge=0, description="Batches that it sees after that, by the published objective.")
+    steps: int = Field(default=0, ge=0, description="Batches that it sees after that, by the published objective.")
     batch_size: int = Field(default=16, ge=4, multiple_of=2, description="Sentences whose relations are kept.")
     scored: int = Field(default=2, ge=1, description="Of these, how many have their attention maps scored.")
     draws: int = Field(default=2, ge=1, description="Masks that are drawn and tried for a batch; published: 1.")
