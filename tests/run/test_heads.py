@@ -120,6 +120,15 @@ def test_a_scorer_s_own_texts_are_locked_by_their_content_wherever_they_lie(tmp_
     assert default == named != others["read_rows_sha256"][0]
 
 
+def test_the_home_directory_is_a_place_of_a_scorer_s_texts_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "own").mkdir()
+    tasks = [{"name": "text-classification", "dataset": "~/own"}]
+    prune = {"method": "smp", "scorer": {"train": {"tasks": tasks}}}
+    plan = compile_plan(load_recipe(toy_recipe(tmp_path, steps=steps(**prune))), Registry.load())
+    assert "~/own" in set(places(plan))
+
+
 def test_points_of_a_sweep_whose_scorers_read_other_texts_have_stages_of_their_own(tmp_path: Path):
     (tmp_path / "own").mkdir()
     files = {split: str(write_rows(tmp_path / "own" / f"{split}.csv", 16, seed=5)) for split in ("train", "validation")}
