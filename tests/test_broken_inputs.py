@@ -451,6 +451,22 @@ def test_a_head_that_is_going_to_be_trained_decides_about_no_label():
 
 
 @pytest.mark.usefixtures("here")
+def test_a_first_step_that_cannot_be_used_may_train_the_head():
+    write("train.csv", "text,label\na cat,2\n")()
+    assert "label 2" in compress("check", "recipe.yaml").stderr
+    recipe("steps:\n", "steps:\n  - train: {epocs: 1}\n")()
+    done = compress("check", "recipe.yaml")
+    assert (done.exit_code, "epocs" in done.stderr, "label 2" in done.stderr) == (2, True, False)
+
+
+@pytest.mark.usefixtures("here")
+def test_the_home_of_nobody_is_no_directory():
+    for verb in ("check", "plan", "apply"):
+        done = compress(verb, "recipe.yaml", "-m", "~nobody-is-called-so/checkpoint")
+        assert (done.exit_code, "no such directory: '~nobody-is" in done.stderr) == (2, True)
+
+
+@pytest.mark.usefixtures("here")
 def test_plan_says_how_many_samples_there_are_where_more_are_asked_for():
     asked = ("plan", "recipe.yaml", "--set", "calibration.samples=25")
     (line,) = [line for line in compress(*asked).stdout.splitlines() if line.startswith("  calibrate ")]
