@@ -311,6 +311,13 @@ RUNS = {
     ),
     "label out of range": Broken(write("train.csv", "text,label\na cat,7\n"), r"train.csv: label 7: expected 0 to 1"),
     "label missing": Broken(write("train.csv", "text,label\na cat,1\na dog,\n"), r"train.csv: no label in row 2 of 2"),
+    "several labels": Broken(
+        lambda: (
+            recipe("train: train.csv", "train: train.jsonl")(),
+            write("train.jsonl", '{"text": "a cat", "label": [0, 1]}')(),
+        ),
+        r"train.jsonl: label \[0, 1\]: expected a class id or a class name",
+    ),
     "not a parquet file": Broken(
         lambda: (recipe("train: train.csv", "train: train.parquet")(), write("train.parquet", "text")()),
         r"train.parquet: cannot be read as parquet: .*",
@@ -394,6 +401,7 @@ SEEN = {
     "unknown label": "task.label",
     "label out of range": "task.label",
     "label missing": "task.label",
+    "several labels": "task.label",
     "not a parquet file": "task.train",
 }
 """What check finds in files, too, and the option that it is about."""
