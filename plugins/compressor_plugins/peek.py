@@ -131,8 +131,8 @@ def _typed(values: list[Any]) -> list[Any]:
     """Return a column's cells, texts, as pandas takes them: numbers or truth values where all of them are."""
     if set(values) <= TRUTH.keys():
         return [TRUTH[value] for value in values]
-    if not all(value.isascii() and "_" not in value for value in values):  # numbers to Python alone: 1_000
-        return list(values)
+    if not all(value.isascii() and "_" not in value and "nan" not in value.lower() for value in values):
+        return list(values)  # numbers to Python alone, such as 1_000
     for kind in (int, float):
         try:
             return [kind(value) for value in values]

@@ -23,6 +23,7 @@ FILES = {
     "index.csv": ",text,label\n0,a,1\n1,b,0\n",
     "short.csv": "text,label\na,1\nb\n",
     "names.csv": "text,label\na,1_0\nb,1_1\n",
+    "nan.csv": "text,label\na,1\nb,nan\n",
     "digits.csv": "text,label\na,\u0661\nb,\u0660\n",
     "truth.csv": "text,label\na,True\nb,False\n",
     "stars.jsonl": '{"text": "a", "label": "1"}\n{"text": "b", "label": "5"}\n',
