@@ -311,6 +311,13 @@ RUNS = {
     ),
     "label out of range": Broken(write("train.csv", "text,label\na cat,7\n"), r"train.csv: label 7: expected 0 to 1"),
     "label missing": Broken(write("train.csv", "text,label\na cat,1\na dog,\n"), r"train.csv: no label in row 2 of 2"),
+    "several labels": Broken(
+        lambda: (
+            recipe("train: train.csv", "train: train.jsonl")(),
+            write("train.jsonl", '{"text": "a cat", "label": [0, 1]}')(),
+        ),
+        r"train.jsonl: label \[0, 1\]: expected a class id or a class name",
+    ),
     "not a parquet file": Broken(
         lambda: (recipe("train: train.csv", "train: train.parquet")(), write("train.parquet", "text")()),
         r"train.parquet: cannot be read as parquet: .*",
@@ -394,6 +401,7 @@ SEEN = {
     "unknown label": "task.label",
     "label out of range": "task.label",
     "label missing": "task.label",
+    "several labels": "task.label",
     "not a parquet file": "task.train",
 }
 """What check finds in files, too, and the option that it is about."""
@@ -448,6 +456,22 @@ def test_a_head_that_is_going_to_be_trained_decides_about_no_label():
     assert compress("check", "recipe.yaml", *options, "--set", "task.labels=[well, bad]").exit_code == 2
     only_training = ("--set", "steps=[train: {max_steps: 1}]", "--set", "task.validation=train.csv")
     assert compress("check", "recipe.yaml", *only_training).exit_code == 0
+
+
+@pytest.mark.usefixtures("here")
+def test_a_first_step_that_cannot_be_used_may_train_the_head():
+    write("train.csv", "text,label\na cat,2\n")()
+    assert "label 2" in compress("check", "recipe.yaml").stderr
+    recipe("steps:\n", "steps:\n  - train: {epocs: 1}\n")()
+    done = compress("check", "recipe.yaml")
+    assert (done.exit_code, "epocs" in done.stderr, "label 2" in done.stderr) == (2, True, False)
+
+
+@pytest.mark.usefixtures("here")
+def test_the_home_of_nobody_is_no_directory():
+    for verb in ("check", "plan", "apply"):
+        done = compress(verb, "recipe.yaml", "-m", "~nobody-is-called-so/checkpoint")
+        assert (done.exit_code, "no such directory: '~nobody-is" in done.stderr) == (2, True)
 
 
 @pytest.mark.usefixtures("here")

@@ -44,7 +44,7 @@ def local_directory(model: str, revision: str | None = None) -> Path:
         InputError: the directory is missing or is no checkpoint, or the hub has no such model or revision.
         SetupError: the hub cannot be reached, or wants a login.
     """
-    path = Path(model).expanduser()
+    path = Path(model).expanduser() if model.startswith("~/") else Path(model)
     could_be_hub = not path.is_absolute() and not model.startswith((".", "~")) and len(path.parts) <= len(HUB_NAME)
     return _download(model, revision) if could_be_hub and not path.exists() else checkpoint_directory(path)
 

@@ -242,7 +242,7 @@ def _local(text: str) -> bool:
 
 
 def _model_mistakes(model: str) -> Iterator[Mistake]:
-    path = Path(model).expanduser()
+    path = Path(model)
     if path.is_dir():
         return
     if path.exists():

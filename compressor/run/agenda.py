@@ -19,7 +19,7 @@ from compressor.run.journal import Journal, link
 from compressor.run.kept import FILE, Kept
 from compressor.run.load import open_session
 from compressor.run.points import SHARED, Failure, Job, Member, PointJob, PruneJob, Site
-from compressor.run.preflight import check_lengths, check_method, check_training
+from compressor.run.preflight import check_lengths, check_method, check_training, tasks_read
 from compressor.run.workplace import log_file
 from compressor.verify.environment import versions
 
@@ -121,7 +121,9 @@ def _inputs(point: Point) -> str:
     """Return what decides what is loaded."""
     resolved = point.plan.resolved()
     named = {name: resolved[name] for name in ("model", "revision", "task", "calibration", "seed")}
-    return json.dumps([named, trains_head(point.plan.steps), what_is_read(point.plan.steps)], sort_keys=True)
+    steps = point.plan.steps
+    read = {step.slug: [[task.name, task.options()] for task in tasks_read(step, point.plan)] for step in steps}
+    return json.dumps([named, trains_head(steps), what_is_read(steps), read], sort_keys=True)
 
 
 def _together(errors: Sequence[CompressorError]) -> CompressorError:

@@ -62,7 +62,9 @@ def places(plan: Plan) -> Iterator[str]:
     """Yield what options of steps say of where things are that are compared by their content."""
     yield from map(str, named_files(plan))
     for task in (task for step in plan.steps for task in tasks_read(step, plan) if task != plan.task):
-        yield from (value for _, value in flat(task.options()) if isinstance(value, str) and Path(value).exists())
+        yield from (
+            value for _, value in flat(task.options()) if isinstance(value, str) and Path(value).expanduser().exists()
+        )
 
 
 def as_locked(plan: Plan, facts: Mapping[str, Any]) -> Plan:

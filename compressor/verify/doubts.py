@@ -11,6 +11,9 @@ def doubts(quality: Quality) -> Iterator[str]:
     """Yield what is doubtful about a comparison."""
     if quality.right is None or quality.commonest is None or quality.right > quality.commonest:
         return
+    if quality.commonest == 1:
+        yield "all labels of these rows are one class, so right answers tell nothing: draw more rows (verify.samples) or others"
+        return
     yield (
         f"the dense model has {quality.right:.4f} of the rows right, no more than a model that always answers the commonest "
         f"class ({quality.commonest:.4f}): usually its head is not fine-tuned for this task, or its class ids stand for other "

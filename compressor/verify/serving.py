@@ -75,9 +75,10 @@ def _against_it(file: str, rows: Sequence[LatencyRow], *, good: bool, gained: bo
     if not gained:
         words = "no file here is faster than the best dense one beyond the noise, so serve the dense model"
         return [
-            f"nothing is gained: {words}, unless size or memory is what counts; {file} takes, divided by its time, {told}"
+            f"nothing is gained: {words}, unless size or memory is what counts; the time of {file} by that one's is {told}"
         ]
-    return [f"{file} is not faster than the best dense file, beyond the noise, everywhere: {told}"] if slow else []
+    where = f"there are inputs where {file} is not faster than the best dense file beyond the noise; its time by that one's: {told}"
+    return [where] if slow else []
 
 
 def _fusion_note(rows: Sequence[LatencyRow], model: str) -> list[str]:

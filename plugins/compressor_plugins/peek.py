@@ -9,7 +9,7 @@ import csv
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import chain, islice
+from itertools import chain, islice, zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -66,11 +66,13 @@ def peek(path: Path) -> Peek | None:
         return _parquet(path)
     try:
         names, rows = _delimited(path, size) if path.suffix in DIALECTS else _objects(path, size)
-    except (csv.Error, ValueError):  # a UnicodeDecodeError is one
+    except (csv.Error, OSError, ValueError):  # a UnicodeDecodeError is one
         return None
     if not rows:
         raise InputError(f"{path}: the file has no rows")
     columns = {name: [row.get(name) for row in rows] for name in names or dict.fromkeys(chain.from_iterable(rows))}
+    if path.suffix in DIALECTS:
+        columns = {name: _typed(values) for name, values in columns.items()}
     whole = size <= WHOLE
     return Peek(_source(path, whole=whole), columns, len(rows) if whole else None)
 
@@ -80,10 +82,19 @@ def _source(path: Path, *, whole: bool) -> str:
 
 
 def _delimited(path: Path, size: int) -> tuple[list[str], list[dict[str, Any]]]:
+    """Read as pandas does, which passes blank lines by, wherever they are, and names columns that have no name."""
     with path.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.DictReader(file, restval="", **DIALECTS[path.suffix])
-        rows = list(islice(reader, None if size <= WHOLE else FIRST))
-        return list(reader.fieldnames or ()), rows
+        lines = (
+            line for line in csv.reader(file, **DIALECTS[path.suffix]) if len(line) > 1 or any(map(str.strip, line))
+        )
+        names = [name or f"Unnamed: {number}" for number, name in enumerate(next(lines, []))]
+        rows = list(islice(lines, None if size <= WHOLE else FIRST))
+    if len(set(names)) < len(names) or any(len(row) > len(names) for row in rows):
+        message = (
+            "expected a name of its own for every column"  # pandas makes some up, or takes the first one for an index
+        )
+        raise ValueError(message)
+    return names, [dict(zip_longest(names, row, fillvalue="")) for row in rows]
 
 
 def _objects(path: Path, size: int) -> tuple[list[str], list[dict[str, Any]]]:
@@ -116,15 +127,15 @@ def _parquet(path: Path) -> Peek:
     return Peek(_source(path, whole=count <= FIRST), first.to_pydict(), count, judged=judged)
 
 
-def typed(values: list[Any]) -> list[Any]:
-    """Return the cells of a csv file's column as pandas takes them: numbers or truth values where all of them are."""
-    if not all(isinstance(value, str) for value in values):
-        return values
+def _typed(values: list[Any]) -> list[Any]:
+    """Return a column's cells, texts, as pandas takes them: numbers or truth values where all of them are."""
     if set(values) <= TRUTH.keys():
         return [TRUTH[value] for value in values]
+    if not all(value.isascii() and "_" not in value and "nan" not in value.lower() for value in values):
+        return list(values)  # numbers to Python alone, such as 1_000
     for kind in (int, float):
         try:
             return [kind(value) for value in values]
         except ValueError:
             continue
-    return values
+    return list(values)

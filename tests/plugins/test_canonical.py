@@ -87,6 +87,27 @@ def test_the_order_of_tracing_leaves_no_trace_and_no_other_answers():
     assert one.SerializeToString(deterministic=True) == before
 
 
+def test_nodes_without_names_and_inputs_that_are_left_out_keep_their_order():
+    """Node names and inputs are optional; what a node without a name reads still comes before it."""
+    nodes = [
+        helper.make_node("Neg", ["x"], ["val_9"]),
+        helper.make_node("Exp", ["val_9"], ["val_2"], name="node_exp_4"),
+        helper.make_node("Clip", ["val_2", "", "most_1"], ["val_1"]),
+        helper.make_node("Abs", ["val_1"], ["y"], name="node_exp_7"),
+    ]
+    puts = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n"]) for name in ("x", "y")]
+    most = numpy_helper.from_array(np.array(0.6, np.float32), "most_1")
+    graph = helper.make_graph(nodes, "graph", puts[:1], puts[1:], [most])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    expected = outputs(model)
+    make_canonical(model.graph)
+    onnx.checker.check_model(model)
+    assert np.array_equal(outputs(model), expected)
+    assert [node.op_type for node in model.graph.node] == ["Neg", "Exp", "Clip", "Abs"]
+    assert [node.name for node in model.graph.node] == ["", "node_exp", "", "node_exp_1"]
+    assert list(model.graph.node[2].input) == ["val_1", "", "most"]
+
+
 def test_what_is_read_from_inside_a_branch_keeps_its_name():
     inner = helper.make_graph(
         [helper.make_node("Identity", ["val_3"], ["inside"])],

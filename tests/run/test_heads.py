@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,13 @@ from compressor.model.outputs import raw_output
 from compressor.plugin import Registry
 from compressor.recipe.loader import load_recipe
 from compressor.recipe.plan import compile_plan
+from compressor.recipe.sweep import compile_sweep
+from compressor.run.agenda import agenda
 from compressor.run.facts import facts_of, places
 from compressor.run.fingerprints import stage_fingerprints
 from compressor.run.load import open_session
+from compressor.run.pipeline import Conditions
+from compressor.run.points import Site
 from compressor.testing import assert_onnx_equals_torch, tiny_batch
 from compressor_plugins.methods._map_scorer import fresh_scorer
 from compressor_plugins.methods._scorer_files import load_scorer, save_scorer
@@ -117,6 +122,32 @@ def test_a_scorer_s_own_texts_are_locked_by_their_content_wherever_they_lie(tmp_
         ]
     )[1]["read_rows_sha256"]
     assert default == named != others["read_rows_sha256"][0]
+
+
+def test_the_home_directory_is_a_place_of_a_scorer_s_texts_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "own").mkdir()
+    tasks = [{"name": "text-classification", "dataset": "~/own"}]
+    prune = {"method": "smp", "scorer": {"train": {"tasks": tasks}}}
+    plan = compile_plan(load_recipe(toy_recipe(tmp_path, steps=steps(**prune))), Registry.load())
+    assert "~/own" in set(places(plan))
+
+
+def test_points_of_a_sweep_whose_scorers_read_other_texts_have_stages_of_their_own(tmp_path: Path):
+    (tmp_path / "own").mkdir()
+    files = {split: str(write_rows(tmp_path / "own" / f"{split}.csv", 16, seed=5)) for split in ("train", "validation")}
+    texts = json.dumps({"train": {"steps": 2, "batch_size": 8, "tasks": [{"name": "text-classification", **files}]}})
+    scorers = [scorer_at(tmp_path / "scorer.safetensors"), "{train: {steps: 2, batch_size: 8}}", texts]
+    recipe = load_recipe(toy_recipe(tmp_path, steps=steps(method="smp", scorer=scorers[0])))
+    registry, device = Registry.load(), torch.device("cpu")
+    plan = compile_sweep(recipe, registry, over=[f"steps.0.prune.scorer={','.join(scorers)}"])
+    found = agenda(Site(plan, tmp_path / "work", Conditions(registry, device))).fingerprints
+    alone = {
+        point.name: stage_fingerprints(open_session(point.plan, registry, tmp_path, device), registry)
+        for point in plan.points
+    }
+    assert found == alone
+    assert len({stages[0] for stages in found.values()}) == len(scorers)
 
 
 def test_a_run_trains_a_scorer_and_leaves_it_beside_its_masks(tmp_path: Path):

@@ -24,10 +24,10 @@ RIGHT_7 = [1] * 10
 RIGHT_1 = [1 - one for one in RIGHT_9]
 
 
-def found(answers: list[int], task: Task | None = None) -> list[str]:
+def found(answers: list[int], task: Task | None = None, labels: list[int] = LABELS) -> list[str]:
     """Return the doubts about a dense model with these answers."""
     outputs = np.eye(2)[answers]
-    samples = [{"input_ids": [1], "labels": label} for label in LABELS]
+    samples = [{"input_ids": [1], "labels": label} for label in labels]
     return list(doubts(compare(task or Glue(subset="mrpc"), outputs, outputs, samples, Resampling(resamples=50))))
 
 
@@ -42,6 +42,12 @@ def test_a_dense_model_that_is_no_better_than_the_commonest_class_is_doubted(ans
 
 def test_a_dense_model_that_is_better_is_not_doubted():
     assert found(RIGHT_9) == []
+
+
+@pytest.mark.parametrize("answers", [RIGHT_7, RIGHT_9], ids=["all right", "some wrong"])
+def test_rows_of_one_class_are_doubted_not_the_model(answers: list[int]):
+    (doubt,) = found(answers, labels=[1] * 10)
+    assert doubt.startswith("all labels of these rows are one class")
 
 
 def test_what_cannot_be_right_is_not_doubted():

@@ -27,9 +27,8 @@ def make_canonical(graph: onnx.GraphProto) -> None:
         return
     order = _walk(graph)
     stay = [put.name for puts in (graph.input, graph.output) for put in puts]
-    stay += [
-        tensor.name for tensor in graph.initializer if "." in tensor.name
-    ]  # a path in the model: no number of torch's
+    # With a dot it is a path in the model: no number of torch's.
+    stay += [tensor.name for tensor in graph.initializer if "." in tensor.name]
     values, names = _Names(stay), _Names()
     for number in order:
         node = graph.node[number]
@@ -38,7 +37,7 @@ def make_canonical(graph: onnx.GraphProto) -> None:
         node.name = names.of(node.name)
     for number in sorted(set(range(len(graph.node))) - set(order), reverse=True):
         del graph.node[number]
-    graph.node.sort(key=lambda node: names.place(node.name))
+    graph.node.sort(key=lambda node: min(values.place(name) for name in node.output if name))  # a node may have no name
     for tensor in graph.initializer:
         tensor.name = values.of(tensor.name)
     read = {name for node in graph.node for name in node.input} | {put.name for put in graph.output}

@@ -10,7 +10,7 @@ from typing import Any
 from compressor.errors import InputError
 from compressor.plugin import Glance
 from compressor_plugins.paths import EXTENSIONS
-from compressor_plugins.peek import Peek, peek, typed
+from compressor_plugins.peek import Peek, peek
 from compressor_plugins.tasks import _columns
 from compressor_plugins.tasks._split_files import Published, split_file
 
@@ -82,7 +82,7 @@ def look_in(directory: Path | None, data: Published, split: tuple[str, str], wan
 def _check(rows: Peek, column: str, judge: Judge | None, *, option: str) -> None:
     values = _columns.column(rows, column, source=rows.source, option=option)
     if judge is not None:
-        judge(typed(values), rows.source)
+        judge(values, rows.source)
 
 
 def said(error: InputError) -> str:

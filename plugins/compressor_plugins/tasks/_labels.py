@@ -38,6 +38,9 @@ def class_ids(
     empty = next((number for number, value in enumerate(values, 1) if value == ""), None)
     if empty is not None:
         raise InputError(f"{source}: no label in row {empty} of {len(values)}")
+    odd = next((value for value in values if isinstance(value, list | dict)), None)
+    if odd is not None:
+        raise InputError(f"{source}: label {odd!r}: expected a class id or a class name")
     known = {plain(name): number for name, number in (label2id or {}).items()}
     order = [plain(name) for name in names or ()]
     if names is not None and set(known) != set(order):  # LABEL_0, LABEL_1, ...: the checkpoint does not tell

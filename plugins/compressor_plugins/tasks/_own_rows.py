@@ -46,8 +46,8 @@ class OwnRows(DatasetRows):
         return {}
 
     def judge(self, values: Sequence[Any], classes: Classes) -> None:
-        """Check labels, or lists of them; raises ``InputError`` where ``load`` would."""
-        classes.ids([label for value in values for label in (value if isinstance(value, list) else [value])])
+        """Check labels; raises ``InputError`` where ``load`` would."""
+        classes.ids(values)
 
     def glance(self, split: Split, *, label2id: Mapping[str, int] | None = None) -> Glance:
         """Return what is wrong with a split's file, and how many samples it has; a data set is not looked at."""

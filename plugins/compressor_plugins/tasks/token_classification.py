@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from compressor.plugin import Component
+    from compressor_plugins.tasks._classes import Classes
 
 
 class TokenClassification(NamedClasses, OwnRows):
@@ -67,6 +68,10 @@ class TokenClassification(NamedClasses, OwnRows):
         if path is None or path.suffix not in TAGGED:
             return super().read(split)
         return _tagged.read_columns(path, (self.tokens, self.tags)), str(path)
+
+    def judge(self, values: Sequence[Any], classes: Classes) -> None:
+        """Check lists of tags."""
+        classes.ids([tag for value in values for tag in (value if isinstance(value, list) else [value])])
 
     def load(
         self, split: Split, tokenizer: PreTrainedTokenizerBase, *, label2id: Mapping[str, int] | None = None
