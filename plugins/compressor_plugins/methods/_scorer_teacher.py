@@ -90,7 +90,7 @@ class Search:
         for _ in track(range(swaps), "Searching heads to keep", total=swaps):
             changed = self._swapped(draw)
             losses = self.losses(changed)
-            if _is_lower(losses - best):
+            if is_lower(losses - best):
                 self.keep, best = changed, losses
         return self.keep
 
@@ -135,8 +135,7 @@ class Search:
         return torch.stack(losses).double().cpu().numpy()
 
 
-def _is_lower(differences: np.ndarray) -> bool:
+def is_lower(differences: np.ndarray) -> bool:
     """Tell whether the mean is below 0 by more than its standard error; of one difference, whether it is below 0."""
-    if len(differences) < 2:
-        return bool(differences.mean() < 0)
-    return bool(differences.mean() < -differences.std(ddof=1) / np.sqrt(len(differences)))
+    error = differences.std(ddof=1) / np.sqrt(len(differences)) if len(differences) > 1 else 0.0
+    return bool(differences.mean() < -error)
