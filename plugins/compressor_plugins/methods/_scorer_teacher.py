@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from compressor_plugins.methods._scorer_texts import Texts
     from compressor_plugins.methods._sentences import Sentences
 
-WATCHED = 64
+WATCHED = 128
 """Sentences of a task that the search looks at."""
 COMPARED = 32
 """Sentences whose relations to each other it keeps."""
@@ -32,8 +32,8 @@ def lessons(rows: Sentences, texts: Sequence[Texts], *, swaps: int, seed: int) -
     """Return what every head should score, a number in (0, 1), shape (H,), per ``channel.group``; higher = keep.
 
     Half of a layer's heads are kept, at first those that add most to the hidden states (``output_norms``). One kept and one
-    removed head of a layer change places wherever the relation loss is lower with that, over all texts of the mode; then
-    kept heads come before removed ones, each by their norms.
+    removed head of a layer change places wherever that lowers the relation loss over all texts of the mode, by more than the
+    standard error over batches; then kept heads come before removed ones, each by their norms.
 
     Args:
         rows: whose model and groups count.
@@ -85,13 +85,13 @@ class Search:
     keep: Mapping[str, Tensor]
 
     def run(self, swaps: int, draw: np.random.Generator) -> Mapping[str, Tensor]:
-        """Try swaps of random heads, and keep to those that help."""
-        best = self.loss(self.keep) if swaps else 0.0
+        """Try swaps of random heads, and keep to those that help: of many tries some help a few batches by chance."""
+        best = self.losses(self.keep) if swaps else np.zeros(1)
         for _ in track(range(swaps), "Searching heads to keep", total=swaps):
             changed = self._swapped(draw)
-            loss = self.loss(changed)
-            if loss < best:
-                self.keep, best = changed, loss
+            losses = self.losses(changed)
+            if is_lower(losses - best):
+                self.keep, best = changed, losses
         return self.keep
 
     def _swapped(self, draw: np.random.Generator) -> Mapping[str, Tensor]:
@@ -106,15 +106,15 @@ class Search:
         return {**self.keep, name: keep}
 
     @torch.no_grad()
-    def loss(self, keep: Mapping[str, Tensor]) -> float:
-        """Return the mean over tasks of their relation loss, each in units of what it was at first."""
-        losses = [self._loss(index, keep) for index in range(len(self.watched))]
-        return float(np.mean([loss / max(first, 1e-12) for loss, first in zip(losses, self._first, strict=True)]))
+    def losses(self, keep: Mapping[str, Tensor]) -> np.ndarray:
+        """Return the relation loss of every batch of every task, in units of its task's with the first masks."""
+        parts = [self._losses(index, keep) for index in range(len(self.watched))]
+        return np.concatenate([part / max(first, 1e-12) for part, first in zip(parts, self._first, strict=True)])
 
     @cached_property
     @torch.no_grad()
     def _first(self) -> list[float]:
-        return [self._loss(index, self.keep) for index in range(len(self.watched))]
+        return [float(self._losses(index, self.keep).mean()) for index in range(len(self.watched))]
 
     @cached_property
     @torch.no_grad()
@@ -125,11 +125,17 @@ class Search:
             for own in self.watched
         ]
 
-    def _loss(self, index: int, keep: Mapping[str, Tensor]) -> float:
+    def _losses(self, index: int, keep: Mapping[str, Tensor]) -> np.ndarray:
         own, whole = self.watched[index], self._whole[index]  # looked at before heads are masked
         with masked(own.model, own.groups, {name: mask.to(own.device) for name, mask in keep.items()}):
             losses = [
                 relation_loss(sentence_vectors(own.model, batch, pair=own.pair), full, pair=own.pair)
                 for batch, full in whole
             ]
-        return float(torch.stack(losses).mean())
+        return torch.stack(losses).double().cpu().numpy()
+
+
+def is_lower(differences: np.ndarray) -> bool:
+    """Tell whether the mean is below 0 by more than its standard error; of one difference, whether it is below 0."""
+    error = differences.std(ddof=1) / np.sqrt(len(differences)) if len(differences) > 1 else 0.0
+    return bool(differences.mean() < -error)
