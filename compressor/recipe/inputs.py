@@ -35,8 +35,9 @@ def input_mistakes(recipe: Recipe, task: Task | None, steps: Sequence[Step]) -> 
         yield from ((("model",), message) for message in _directory_mistakes(directory))
     if task is None:
         return
-    first = bool(steps) and steps[0].index == 0  # one that cannot be used may be what trains a head
-    label2id = None if trains_head(steps) or not first else _label2id(directory)
+    unusable = not steps or steps[0].index > 0
+    may_train = unusable and bool(recipe.steps) and recipe.steps[0].verb == "train"
+    label2id = None if may_train or trains_head(steps) else _label2id(directory)
     splits: list[Split] = ["train", "validation"] if what_is_read(steps).validation else ["train"]
     found = [problem for split in splits for problem in _glance(task, split, label2id).problems]
     yield from ((("task", option), message) for option, message in dict.fromkeys(found))

@@ -217,7 +217,7 @@ def test_masks_are_sampled_in_half_of_the_layers_and_nothing_else_has_a_gradient
     rows = draw_sentences(method(training()), session, session.model)
     texts = [ScorerTexts(session.task, session.task.load("train", session.tokenizer))]
     scorer = fresh_scorer(torch.Generator().manual_seed(0)).train()
-    options = ScorerTraining(lessons=0, batch_size=8, scored=2)
+    options = ScorerTraining(lessons=0, steps=1, batch_size=8, scored=2)
     run = Objective(options, rows, scorer, texts, seed=0, length_normalised=False)
     gates: list[dict[str, Tensor]] = []
     masked = _scorer_objective.masked
