@@ -60,6 +60,11 @@ class CompressorError(Exception):
     def __str__(self) -> str:
         return f"{self.message}\n  next: {self.hint}" if self.hint else self.message
 
+    @property
+    def line(self) -> str:
+        """The message and the next step in one line."""
+        return f"{self.message}; {self.hint}" if self.hint else self.message
+
 
 class InputError(CompressorError):
     """What the user gave cannot be used: a recipe, a checkpoint, data, an option (exit code 2)."""

@@ -69,7 +69,7 @@ def _directory_mistakes(directory: Path) -> Iterator[str]:
         try:
             check(directory)
         except InputError as error:
-            yield f"{error.message}; {error.hint}" if error.hint else error.message
+            yield error.line
 
 
 def _config(directory: Path) -> Mapping[str, Any]:

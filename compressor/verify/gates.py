@@ -108,9 +108,7 @@ def _latency_gate(limit: float, row: LatencyRow) -> Gate:
     """Judge the interval, widened by how far two sessions of the same file were apart (A/A)."""
     ratio = row.beside_dense
     verdict: Verdict = "pass" if ratio.upper <= limit else "fail" if ratio.lower > limit else "inconclusive"
-    threads = f"{row.threads or 'all'} thread{'' if row.threads == 1 else 's'}"
-    name = f"latency, {row.batch} x {row.sequence}, {threads}"
-    return Gate(name, limit, ratio.value, ratio.lower, ratio.upper, verdict)
+    return Gate(f"latency, {row.setting}", limit, ratio.value, ratio.lower, ratio.upper, verdict)
 
 
 def _exact(name: str, limit: float | None, value: float | None) -> list[Gate]:

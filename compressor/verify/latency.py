@@ -78,6 +78,11 @@ class LatencyRow:
         return self.cpu_ms if self.clock == "cpu" else self.wall_ms
 
     @property
+    def setting(self) -> str:
+        """Input and threads, in words."""
+        return f"{self.batch} x {self.sequence}, {self.threads or 'all'} thread{'' if self.threads == 1 else 's'}"
+
+    @property
     def beside_dense(self) -> Interval:
         """The ratio to the best dense configuration, its interval widened by how far two sessions of one file were apart (A/A)."""
         apart = abs(self.control.value - 1)

@@ -68,8 +68,7 @@ def _against_it(file: str, rows: Sequence[LatencyRow], *, good: bool, gained: bo
         return ["no file is within the gate on the metric: serve the dense model"]
     slow = [row for row in rows if not _faster(row)]
     told = ", ".join(
-        f"{row.beside_dense.value:.3f} [{row.beside_dense.lower:.3f}, {row.beside_dense.upper:.3f}] at "
-        f"{row.batch} x {row.sequence}, {row.threads or 'all'} thread{'' if row.threads == 1 else 's'}"
+        f"{row.beside_dense.value:.3f} [{row.beside_dense.lower:.3f}, {row.beside_dense.upper:.3f}] at {row.setting}"
         for row in slow
     )
     if not gained:

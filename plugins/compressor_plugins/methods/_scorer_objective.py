@@ -14,7 +14,7 @@ from compressor.model import PrunableGroup, masked
 from compressor.prune import frozen, shown_maps
 from compressor_plugins.methods._map_scorer import MapScorer, padded_maps, resized_maps, score_maps
 from compressor_plugins.methods._relations import feature_mask, relation_loss, sampled_gates
-from compressor_plugins.methods._sentences import Sentences, batch_of, sentence_vectors
+from compressor_plugins.methods._sentences import Sentences, batch_of, channel_of, sentence_vectors
 
 if TYPE_CHECKING:
     from compressor_plugins.methods._scorer_texts import Texts
@@ -56,7 +56,7 @@ class Objective:
         with torch.no_grad():
             _, maps = self._look(batch, self.rows.groups, pair=pair)
         scores = self._scores(maps, pair=pair)
-        wanted = {name: self.lessons[f"{0 if pair else 1}.{name}"].to(own) for name, own in scores.items()}
+        wanted = {name: self.lessons[f"{channel_of(pair=pair)}.{name}"].to(own) for name, own in scores.items()}
         return torch.cat([(own / 2 - wanted[name]).square().flatten() for name, own in scores.items()]).mean()
 
     def _relation_loss(self, texts: Texts, draw: np.random.Generator, generator: torch.Generator) -> Tensor:
@@ -95,5 +95,5 @@ class Objective:
     def _scores(self, maps: Mapping[str, Tensor], *, pair: bool) -> dict[str, Tensor]:
         """Return the scores of every head, shape (scored, H), per group name; all maps together make BatchNorm's statistics."""
         sizes = [len(own) for own in maps.values()]
-        found = torch.split(score_maps(self.scorer, torch.cat(list(maps.values())), 0 if pair else 1), sizes)
+        found = torch.split(score_maps(self.scorer, torch.cat(list(maps.values())), channel_of(pair=pair)), sizes)
         return {name: own.reshape(self.options.scored, -1) for name, own in zip(maps, found, strict=True)}

@@ -16,7 +16,7 @@ from compressor.progress import track
 from compressor_plugins.methods._head_quota import lowest_removed
 from compressor_plugins.methods._head_scores import output_norms
 from compressor_plugins.methods._relations import relation_loss
-from compressor_plugins.methods._sentences import sentence_vectors
+from compressor_plugins.methods._sentences import channel_of, sentence_vectors
 
 if TYPE_CHECKING:
     from compressor_plugins.methods._scorer_texts import Texts
@@ -42,7 +42,8 @@ def lessons(rows: Sentences, texts: Sequence[Texts], *, swaps: int, seed: int) -
         seed: of the sentences and of the swaps.
     """
     found: dict[str, Tensor] = {}
-    for channel, pair in enumerate((True, False)):
+    for pair in (True, False):
+        channel = channel_of(pair=pair)
         draw = np.random.default_rng([seed, channel])
         watched = tuple(_watched(rows, own, draw) for own in texts if own.task.pairs == pair)
         if watched:

@@ -53,7 +53,12 @@ class Sentences:
     @property
     def channel(self) -> int:
         """Which of a scorer's outputs is of these rows."""
-        return 0 if self.pair else 1
+        return channel_of(pair=self.pair)
+
+
+def channel_of(*, pair: bool) -> int:
+    """Return which of a scorer's outputs is of rows that are two texts, or one."""
+    return 0 if pair else 1
 
 
 def draw_sentences(method: HeadPruning, session: Session, model: nn.Module) -> Sentences:

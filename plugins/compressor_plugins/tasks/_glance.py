@@ -48,7 +48,7 @@ def look(path: Path, wanted: Wanted, *, option: str) -> Glance:
     try:
         rows = peek(path)
     except InputError as error:
-        return Glance(((option, said(error)),))
+        return Glance(((option, error.line),))
     if rows is None:
         return Glance()
     problems = []
@@ -56,7 +56,7 @@ def look(path: Path, wanted: Wanted, *, option: str) -> Glance:
         try:
             _check(rows, column, wanted.judge if column == wanted.label and rows.judged else None, option=name)
         except InputError as error:
-            problems.append((name, said(error)))
+            problems.append((name, error.line))
     return Glance(tuple(problems), rows.count if wanted.counted else None)
 
 
@@ -75,7 +75,7 @@ def look_in(directory: Path | None, data: Published, split: tuple[str, str], wan
     try:
         path = split_file(data, stem, path=directory, option=option)
     except InputError as error:
-        return Glance((("path", said(error)),))
+        return Glance((("path", error.line),))
     return look(path, wanted, option="path")
 
 
@@ -83,8 +83,3 @@ def _check(rows: Peek, column: str, judge: Judge | None, *, option: str) -> None
     values = _columns.column(rows, column, source=rows.source, option=option)
     if judge is not None:
         judge(values, rows.source)
-
-
-def said(error: InputError) -> str:
-    """Return an error and its next step in one line."""
-    return f"{error.message}; {error.hint}" if error.hint else error.message
